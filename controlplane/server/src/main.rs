@@ -1,2 +1,3 @@
-//! Under construction.
+//! The control plane daemon as a program of its own.
+
 fn main() {}
