@@ -304,8 +304,8 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, is not a configuration, or contradicts itself.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let mut config = Self::from_yaml(&text, &path.display().to_string())?;
         config.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(config)
@@ -412,7 +412,10 @@ impl Config {
                 return refuse(format!("peers[{i}].address"), "nobody would dial: set it, or set listen.peering");
             }
             if peer.remit.clusters.contains(&self.cluster()) {
-                return refuse(format!("peers[{i}].remit.clusters"), "a peer may not speak for this site's own cluster");
+                return refuse(
+                    format!("peers[{i}].remit.clusters"),
+                    "a peer may not speak for this site's own cluster",
+                );
             }
             if peer.remit.trust_domains.contains(&self.trust_domain) {
                 return refuse(

@@ -71,7 +71,11 @@ impl Identity {
     /// # Errors
     /// When the namespace or the account has a character that a SPIFFE path may not have.
     pub fn workload(domain: &TrustDomain, namespace: &str, account: &str) -> Result<Self, NotAnIdentity> {
-        Self::parse(&format!("spiffe://{domain}/ns/{namespace}/sa/{account}"))
+        let identity = Self::parse(&format!("spiffe://{domain}/ns/{namespace}/sa/{account}"))?;
+        if identity.workload_parts() != Some((namespace, account)) {
+            return Err(NotAnIdentity { text: identity.to_string(), reason: "a namespace or an account has a slash" });
+        }
+        Ok(identity)
     }
 
     /// The trust domain that vouches for the identity.
@@ -131,9 +135,24 @@ mod tests {
     #[test]
     fn nothing_is_repaired() {
         for bad in [
-            "", "spiffe:/a/b", "SPIFFE://a/b", "spiffe://A/b", "spiffe://a/", "spiffe://a//b", "spiffe://a/b/",
-            "spiffe://a/../b", "spiffe://a/./b", "spiffe://a/%2e", "spiffe://a:80/b", "spiffe://u@a/b",
-            "spiffe://a/b?q", "spiffe://a/b#f", "spiffe://a/b\0", "spiffe:///b", "https://a/b", "spiffe://a/é",
+            "",
+            "spiffe:/a/b",
+            "SPIFFE://a/b",
+            "spiffe://A/b",
+            "spiffe://a/",
+            "spiffe://a//b",
+            "spiffe://a/b/",
+            "spiffe://a/../b",
+            "spiffe://a/./b",
+            "spiffe://a/%2e",
+            "spiffe://a:80/b",
+            "spiffe://u@a/b",
+            "spiffe://a/b?q",
+            "spiffe://a/b#f",
+            "spiffe://a/b\0",
+            "spiffe:///b",
+            "https://a/b",
+            "spiffe://a/é",
         ] {
             assert!(Identity::parse(bad).is_err(), "{bad:?} should be refused");
         }
@@ -144,6 +163,7 @@ mod tests {
         let domain = TrustDomain::parse("a").unwrap();
         for bad in ["", "..", "a/b", "a%2fb", "a b"] {
             assert!(Identity::workload(&domain, "default", bad).is_err(), "{bad:?} should be refused");
+            assert!(Identity::workload(&domain, bad, "default").is_err(), "{bad:?} should be refused");
         }
     }
 }

@@ -17,4 +17,6 @@ pub use identity::{Identity, NotAnIdentity};
 pub use locality::Locality;
 pub use object::{Diagnostic, ObjectRef, Severity};
 pub use protocol::Protocol;
-pub use service::{EndpointSlice, Export, Resolution, Scope, Service, ServiceKey, ServicePort, SliceEndpoint, TargetPort, Visibility};
+pub use service::{
+    EndpointSlice, Export, Resolution, Scope, Service, ServiceKey, ServicePort, SliceEndpoint, TargetPort, Visibility,
+};
