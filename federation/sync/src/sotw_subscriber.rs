@@ -1,0 +1,182 @@
+//! The reader's half of the state-of-the-world protocol. Used by the gateway's xDS client against control planes that
+//! speak nothing else.
+
+use crate::{Plan, Rule, SotwRequest, SotwResponse, Update, subscriber::refusal};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// One type, as the reader sees it.
+#[derive(Debug)]
+struct Shelf {
+    rank: usize,
+    rule: Rule,
+    wildcard: bool,
+    names: BTreeSet<String>,
+    /// Versions of what was accepted, by name.
+    held: BTreeMap<Arc<str>, Arc<str>>,
+    /// Version of the last response that was accepted.
+    version: String,
+    nonce: String,
+    /// A request is due, because names changed or a response is answered.
+    due: Option<Option<String>>,
+    /// A response is being worked on; a change of names waits for its answer.
+    working: bool,
+}
+
+impl Shelf {
+    fn asks(&self) -> bool {
+        self.wildcard || !self.names.is_empty()
+    }
+}
+
+/// Keeps the subscription of a reader of the state-of-the-world protocol, and what it holds.
+#[derive(Debug)]
+pub struct SotwSubscriber {
+    plan: Plan,
+    shelves: BTreeMap<Arc<str>, Shelf>,
+    connected: bool,
+}
+
+impl SotwSubscriber {
+    /// A reader that asks for nothing yet.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        Self { plan, shelves: BTreeMap::new(), connected: false }
+    }
+
+    /// Asks for everything of a type.
+    pub fn subscribe_all(&mut self, type_url: &str) {
+        let shelf = self.shelf(type_url);
+        if !std::mem::replace(&mut shelf.wildcard, true) {
+            shelf.due.get_or_insert(None);
+        }
+    }
+
+    /// Asks for exactly these names of a type, and no longer for others.
+    pub fn subscribe_to(&mut self, type_url: &str, names: &BTreeSet<String>) {
+        if names.is_empty() && !self.shelves.contains_key(type_url) {
+            return;
+        }
+        let shelf = self.shelf(type_url);
+        if shelf.names == *names {
+            return;
+        }
+        shelf.names.clone_from(names);
+        if !shelf.wildcard {
+            shelf.held.retain(|name, _| names.contains(&**name));
+        }
+        shelf.due.get_or_insert(None);
+    }
+
+    /// The names that are asked for one by one.
+    #[must_use]
+    pub fn names(&self, type_url: &str) -> BTreeSet<String> {
+        self.shelves.get(type_url).map(|shelf| shelf.names.clone()).unwrap_or_default()
+    }
+
+    /// Versions of what was accepted, by name.
+    #[must_use]
+    pub fn held(&self, type_url: &str) -> BTreeMap<Arc<str>, Arc<str>> {
+        self.shelves.get(type_url).map(|shelf| shelf.held.clone()).unwrap_or_default()
+    }
+
+    /// Takes over what an earlier process accepted and kept, so that it is not reported as changed again.
+    pub fn restore(&mut self, type_url: &str, held: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
+        self.shelf(type_url).held.extend(held);
+    }
+
+    /// A new stream begins: everything is asked for again.
+    pub fn connected(&mut self) {
+        self.connected = true;
+        for shelf in self.shelves.values_mut() {
+            shelf.nonce.clear();
+            shelf.working = false;
+            shelf.due = shelf.asks().then_some(None);
+        }
+    }
+
+    /// The stream is gone. Nothing is forgotten.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+    }
+
+    /// Takes in a response. The update must be answered with [`SotwSubscriber::answer`] before the next response of
+    /// the same type is taken in.
+    pub fn on_response(&mut self, response: SotwResponse) -> Update {
+        let mut update = Update {
+            type_url: response.type_url.clone(),
+            nonce: response.nonce,
+            version: response.version,
+            complete: true,
+            ..Update::default()
+        };
+        let Some(shelf) = self.shelves.get_mut(&response.type_url) else { return update };
+        shelf.working = true;
+        if shelf.rule.full_state {
+            let present: BTreeSet<&Arc<str>> = response.resources.iter().map(|resource| &resource.name).collect();
+            update.removed = shelf.held.keys().filter(|name| !present.contains(name)).cloned().collect();
+        }
+        let wanted = |name: &str| shelf.wildcard || shelf.names.contains(name);
+        let news = |resource: &Arc<crate::Resource>| shelf.held.get(&resource.name) != Some(&resource.version);
+        update.changed = response.resources.into_iter().filter(|r| wanted(&r.name) && news(r)).collect();
+        update
+    }
+
+    /// Answers an update: everything that is not refused is now held.
+    pub fn answer(&mut self, update: &Update, refused: &BTreeMap<String, String>) {
+        let Some(shelf) = self.shelves.get_mut(&update.type_url) else { return };
+        for name in &update.removed {
+            shelf.held.remove(name);
+        }
+        for resource in update.changed.iter().filter(|resource| !refused.contains_key(&*resource.name)) {
+            if shelf.wildcard || shelf.names.contains(&*resource.name) {
+                shelf.held.insert(resource.name.clone(), resource.version.clone());
+            }
+        }
+        shelf.nonce.clone_from(&update.nonce);
+        shelf.working = false;
+        if refused.is_empty() {
+            shelf.version.clone_from(&update.version);
+        }
+        shelf.due = Some(refusal(refused));
+    }
+
+    /// The next request to send.
+    #[must_use]
+    pub fn next_request(&mut self) -> Option<SotwRequest> {
+        if !self.connected {
+            return None;
+        }
+        let ready = self.shelves.iter_mut().filter(|(_, shelf)| shelf.due.is_some() && !shelf.working);
+        let (type_url, shelf) = ready.min_by_key(|(_, shelf)| shelf.rank)?;
+        let error = shelf.due.take()?;
+        let mut names: Vec<String> = shelf.names.iter().cloned().collect();
+        if shelf.wildcard && !(names.is_empty() && shelf.rule.wildcard) {
+            names.insert(0, "*".to_owned());
+        }
+        Some(SotwRequest {
+            type_url: type_url.clone(),
+            version: shelf.version.clone(),
+            nonce: shelf.nonce.clone(),
+            names,
+            error,
+        })
+    }
+
+    fn shelf(&mut self, type_url: &str) -> &mut Shelf {
+        let (rank, rule) = self.plan.rule(type_url);
+        self.shelves.entry(type_url.into()).or_insert_with(|| Shelf {
+            rank,
+            rule,
+            wildcard: false,
+            names: BTreeSet::new(),
+            held: BTreeMap::new(),
+            version: String::new(),
+            nonce: String::new(),
+            due: None,
+            working: false,
+        })
+    }
+}

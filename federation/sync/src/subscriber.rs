@@ -1,0 +1,226 @@
+//! The reader's half of the delta protocol. Outlives its streams: what it holds is said again at the start of the next
+//! one, so that only differences come. Used by the gateway's xDS client and by the exchange between control planes.
+
+use crate::{DeltaRequest, DeltaResponse, Plan, Rule, Update};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// One type, as the reader sees it.
+#[derive(Debug)]
+struct Shelf {
+    rank: usize,
+    rule: Rule,
+    wildcard: bool,
+    names: BTreeSet<String>,
+    /// Versions of what was accepted, by name.
+    held: BTreeMap<Arc<str>, Arc<str>>,
+    /// The first request of this stream was made.
+    opened: bool,
+}
+
+/// Keeps the subscription of a reader of the delta protocol, and what it holds.
+#[derive(Debug)]
+pub struct Subscriber {
+    plan: Plan,
+    shelves: BTreeMap<Arc<str>, Shelf>,
+    outbox: VecDeque<DeltaRequest>,
+    connected: bool,
+}
+
+impl Subscriber {
+    /// A reader that asks for nothing yet.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        Self { plan, shelves: BTreeMap::new(), outbox: VecDeque::new(), connected: false }
+    }
+
+    /// Asks for everything of a type.
+    pub fn subscribe_all(&mut self, type_url: &str) {
+        let connected = self.connected;
+        let shelf = self.shelf(type_url);
+        if std::mem::replace(&mut shelf.wildcard, true) || !connected {
+            return;
+        }
+        let request = if shelf.opened { ask(type_url, &["*".into()], &[]) } else { opening(type_url.into(), shelf) };
+        self.outbox.push_back(request);
+    }
+
+    /// Asks for exactly these names of a type, and no longer for others. Names that stay are not asked for again.
+    pub fn subscribe_to(&mut self, type_url: &str, names: &BTreeSet<String>) {
+        if names.is_empty() && !self.shelves.contains_key(type_url) {
+            return;
+        }
+        let connected = self.connected;
+        let shelf = self.shelf(type_url);
+        let new: Vec<String> = names.difference(&shelf.names).cloned().collect();
+        let gone: Vec<String> = shelf.names.difference(names).cloned().collect();
+        if new.is_empty() && gone.is_empty() {
+            return;
+        }
+        shelf.names.clone_from(names);
+        if !shelf.wildcard {
+            shelf.held.retain(|name, _| names.contains(&**name));
+        }
+        if connected {
+            let request = if shelf.opened { ask(type_url, &new, &gone) } else { opening(type_url.into(), shelf) };
+            self.outbox.push_back(request);
+        }
+    }
+
+    /// Asks for more names of a type.
+    pub fn subscribe(&mut self, type_url: &str, names: impl IntoIterator<Item = String>) {
+        let mut all = self.names(type_url);
+        all.extend(names);
+        self.subscribe_to(type_url, &all);
+    }
+
+    /// No longer asks for these names of a type.
+    pub fn unsubscribe(&mut self, type_url: &str, names: impl IntoIterator<Item = String>) {
+        let mut all = self.names(type_url);
+        for name in names {
+            all.remove(&name);
+        }
+        self.subscribe_to(type_url, &all);
+    }
+
+    /// The names that are asked for one by one.
+    #[must_use]
+    pub fn names(&self, type_url: &str) -> BTreeSet<String> {
+        self.shelves.get(type_url).map(|shelf| shelf.names.clone()).unwrap_or_default()
+    }
+
+    /// Versions of what was accepted, by name.
+    #[must_use]
+    pub fn held(&self, type_url: &str) -> BTreeMap<Arc<str>, Arc<str>> {
+        self.shelves.get(type_url).map(|shelf| shelf.held.clone()).unwrap_or_default()
+    }
+
+    /// Takes over what an earlier process accepted and kept. Only before the first stream, after subscribing.
+    pub fn restore(&mut self, type_url: &str, held: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
+        self.shelf(type_url).held.extend(held);
+    }
+
+    /// Forgets what it holds, so that the next stream brings everything again.
+    pub fn forget(&mut self) {
+        for shelf in self.shelves.values_mut() {
+            shelf.held.clear();
+        }
+    }
+
+    /// A new stream begins: everything is asked for again, with what is held. Requests that were not sent are void.
+    pub fn connected(&mut self) {
+        self.connected = true;
+        self.outbox.clear();
+        let mut order = Vec::new();
+        for (type_url, shelf) in &mut self.shelves {
+            shelf.opened = false;
+            if shelf.wildcard || !shelf.names.is_empty() {
+                order.push((shelf.rank, opening(type_url.clone(), shelf)));
+            }
+        }
+        order.sort_by_key(|(rank, _)| *rank);
+        self.outbox.extend(order.into_iter().map(|(_, request)| request));
+    }
+
+    /// The stream is gone. Nothing is forgotten.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.outbox.clear();
+    }
+
+    /// Takes in a response. The update must be answered with [`Subscriber::answer`] before the next response of the
+    /// same type is taken in.
+    pub fn on_response(&mut self, response: DeltaResponse) -> Update {
+        let mut update = Update {
+            type_url: response.type_url.clone(),
+            nonce: response.nonce,
+            version: response.system_version,
+            complete: response.complete,
+            ..Update::default()
+        };
+        let Some(shelf) = self.shelves.get_mut(&response.type_url) else { return update };
+        let wanted = |name: &str| shelf.wildcard || shelf.names.contains(name);
+        let news = |resource: &Arc<crate::Resource>| shelf.held.get(&resource.name) != Some(&resource.version);
+        update.changed = response.resources.into_iter().filter(|r| wanted(&r.name) && news(r)).collect();
+        if shelf.rule.full_state {
+            update.removed = response.removed;
+        } else {
+            update.missing = response.removed;
+        }
+        update
+    }
+
+    /// Answers an update: everything that is not refused is now held. The reasons become the text of the refusal,
+    /// one line per resource.
+    pub fn answer(&mut self, update: &Update, refused: &BTreeMap<String, String>) {
+        if let Some(shelf) = self.shelves.get_mut(&update.type_url) {
+            for name in &update.removed {
+                shelf.held.remove(name);
+            }
+            for resource in update.changed.iter().filter(|resource| !refused.contains_key(&*resource.name)) {
+                if shelf.wildcard || shelf.names.contains(&*resource.name) {
+                    shelf.held.insert(resource.name.clone(), resource.version.clone());
+                }
+            }
+        }
+        let request = DeltaRequest {
+            type_url: update.type_url.clone(),
+            nonce: update.nonce.clone(),
+            error: refusal(refused),
+            refused: refused.clone(),
+            ..DeltaRequest::default()
+        };
+        if self.connected {
+            self.outbox.push_back(request);
+        }
+    }
+
+    /// The next request to send.
+    #[must_use]
+    pub fn next_request(&mut self) -> Option<DeltaRequest> {
+        self.outbox.pop_front()
+    }
+
+    fn shelf(&mut self, type_url: &str) -> &mut Shelf {
+        let (rank, rule) = self.plan.rule(type_url);
+        self.shelves.entry(type_url.into()).or_insert_with(|| Shelf {
+            rank,
+            rule,
+            wildcard: false,
+            names: BTreeSet::new(),
+            held: BTreeMap::new(),
+            opened: false,
+        })
+    }
+}
+
+/// The text of a refusal: one line for each resource; `None` when nothing is refused.
+pub(crate) fn refusal(refused: &BTreeMap<String, String>) -> Option<String> {
+    if refused.is_empty() {
+        return None;
+    }
+    let lines: Vec<_> = refused.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+    Some(lines.join("\n"))
+}
+
+/// The first request of a type in a stream.
+fn opening(type_url: Arc<str>, shelf: &mut Shelf) -> DeltaRequest {
+    shelf.opened = true;
+    let mut subscribe: Vec<String> = shelf.names.iter().cloned().collect();
+    if shelf.wildcard && !(subscribe.is_empty() && shelf.rule.wildcard) {
+        subscribe.insert(0, "*".to_owned());
+    }
+    let initial_versions = shelf.held.iter().map(|(name, version)| (name.to_string(), version.to_string())).collect();
+    DeltaRequest { type_url, subscribe, initial_versions, ..DeltaRequest::default() }
+}
+
+fn ask(type_url: &str, subscribe: &[String], unsubscribe: &[String]) -> DeltaRequest {
+    DeltaRequest {
+        type_url: type_url.into(),
+        subscribe: subscribe.to_vec(),
+        unsubscribe: unsubscribe.to_vec(),
+        ..DeltaRequest::default()
+    }
+}
