@@ -1,3 +1,16 @@
-//! Under construction.
+//! The data plane without I/O.
+//!
+//! Owns: reading xDS messages (`wire`), the immutable configuration (`config`), putting complete configurations together
+//! (`assemble`), judging requests (`request`, `decide`, `route`, `filter`), choosing endpoints (`balance`, `outlier`,
+//! `breaker`), trying and retrying (`attempt`), and what failed (`failure`). Never: a socket, a clock, a thread, `async`; time and
+//! random numbers are arguments. Used by `gateway/proxy`.
+//!
+//! A request's way: the codec fills a [`head::Head`]; [`request::admit`] cleans it and says who asks;
+//! [`decide::decide`] answers with a [`decision::Decision`]; [`forward`] changes the headers on the way up and down.
 
+pub mod config;
+pub mod decision;
 pub mod failure;
+pub mod format;
+pub mod head;
+pub mod route;

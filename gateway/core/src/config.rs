@@ -1,0 +1,96 @@
+//! The configuration that a running gateway works by: an immutable tree behind one pointer.
+//!
+//! Owns the types only. `wire` makes them from xDS messages, `assemble` puts complete trees together, `route`,
+//! `filter`, `balance` and the I/O layer read them. Never holds anything that changes while it is in use: pools,
+//! health and load live beside the tree, keyed by the names found here. No xDS field name appears outside `wire`;
+//! the words here are Envoy's where it has a word, so that its documentation applies.
+//!
+//! A request pins one [`Config`] (one `Arc`) and reads everything from it. Unchanged parts are shared between
+//! successive trees, so `Arc::ptr_eq` tells what changed.
+
+mod cluster;
+mod filter;
+mod header;
+mod http;
+mod listener;
+mod load;
+mod log;
+mod map;
+mod matcher;
+mod route;
+mod tls;
+mod value;
+
+pub use cluster::{
+    BindSettings, CircuitBreakers, Cluster, Discovery, DnsFamily, DnsSettings, EndpointMetadata, HealthCheck,
+    HealthCheckKind, Http1Upstream, HttpVersions, LbPolicy, LbSettings, LeastRequest, LocalityMode, MaglevSettings,
+    OriginalDst, OutlierDetection, Preconnect, ProxyProtocolVersion, RingHash, RingHashFunction, SlowStart,
+    SubsetFallback, SubsetSelector, SubsetSettings, TcpKeepalive, Threshold, TransportMatch, TransportSocket,
+    UpstreamHttp,
+};
+pub use filter::{
+    Abort, AbortKind, CompressionKind, Compressor, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride,
+    FilterOverrides, HeaderMutationFilter, HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
+};
+pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};
+pub use http::{
+    Codec, EscapedSlashes, Hcm, Http1Settings, Http2Settings, Http3Settings, InternalAddresses, Limits,
+    LocalReplyMapper, PathSettings, PortStripping, RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts,
+    Underscores, Upgrade, Xfcc, XfccDetails,
+};
+pub use listener::{
+    Address, Cidr, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, NetworkFilter,
+    ProxyProtocolSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, Terminal,
+};
+pub use load::{ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, Priority};
+pub use log::{AccessLog, ComparisonOp, LogFilter, LogFormat, LogSink};
+pub use map::Map;
+pub use matcher::{
+    Fraction, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, Regex, RegexRewrite, StringMatch, StringMatcher,
+};
+pub use route::{
+    BackOff, ClusterChoice, ClusterWeight, DirectResponse, HashPolicy, HashSource, Hedge, HostRewrite,
+    InternalRedirect, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, ResetFormat, ResetHeader,
+    RetryOn, RetryPolicy, Route, RouteAction, RouteMatch, RoutePriority, RouteTable, RouteTarget, StreamLimit,
+    TemplatePart, UpgradeOverride, UriTemplate, VirtualHost,
+};
+pub use tls::{
+    Bundle, Certificate, DownstreamTls, PrivateKey, SanKind, SanMatcher, Secret, SecretRef, SecretSource, TlsCommon,
+    TlsVersion, UpstreamTls, Validation, ValidationSource,
+};
+pub use value::{Metadata, MetadataMatch, Value};
+
+use std::sync::Arc;
+
+/// Everything a gateway works by at one moment.
+///
+/// A tree in use is complete: each listener in it has its routes, certificates and trust, or the time allowed for
+/// them had passed.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Rises by one with each new tree of this process.
+    pub generation: u64,
+    /// By name. A name keeps its sockets as long as its addresses stay the same.
+    pub listeners: Map<Listener>,
+    /// Route tables that listeners name ([`RouteSource::Named`]), by name.
+    pub routes: Map<RouteTable>,
+    /// By name.
+    pub clusters: Map<Cluster>,
+    /// Endpoints, by the name of the cluster (not of the EDS resource). For clusters that are discovered by other means
+    /// than [`Discovery::Eds`] the load that the cluster itself carries; DNS results are the I/O layer's own.
+    pub loads: Map<ClusterLoad>,
+    /// By name. See [`SecretRef`]: a reference whose secret is not here cannot be used yet.
+    pub secrets: Map<Secret>,
+}
+
+impl Config {
+    /// The routes of a connection manager, if they are here. A listener that was activated because the time to wait for its
+    /// routes had passed has none: its requests get 404.
+    #[must_use]
+    pub fn route_table<'a>(&'a self, hcm: &'a Hcm) -> Option<&'a Arc<RouteTable>> {
+        match &hcm.routes {
+            RouteSource::Inline(table) => Some(table),
+            RouteSource::Named(name) => self.routes.get(name),
+        }
+    }
+}

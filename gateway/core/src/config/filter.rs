@@ -1,0 +1,235 @@
+//! HTTP filters as configured: a closed list. `crate::filter` holds their behaviour.
+
+use super::{Fraction, HeaderChanges, HeaderMatcher, StringMatcher};
+use http::HeaderValue;
+use std::{sync::Arc, time::Duration};
+
+/// A filter in a connection manager's chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFilter {
+    /// Name in the chain; routes refer to it to override settings.
+    pub name: Arc<str>,
+    /// Switched off unless a route switches it on.
+    pub disabled: bool,
+    /// Which, with its settings.
+    pub kind: HttpFilterKind,
+}
+
+/// The filters there are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HttpFilterKind {
+    /// Ends the chain: sends upstream.
+    Router(RouterFilter),
+    /// Delays and aborts.
+    Fault(Arc<Fault>),
+    /// Answers preflights; settings come from routes.
+    Cors,
+    /// At most so many requests in a time, counted in this process.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Changes headers.
+    HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Resolves the request's host for a dynamic forward proxy cluster.
+    DynamicForwardProxy,
+    /// Counts gRPC messages.
+    GrpcStats,
+    /// Translates gRPC-Web.
+    GrpcWeb,
+    /// Counts with mesh labels (`istio.stats`).
+    MeshStats,
+    /// Compresses responses.
+    Compressor(Arc<Compressor>),
+}
+
+/// Settings of the router.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RouterFilter {
+    /// No `x-envoy-*` headers are put into requests and responses.
+    pub suppress_envoy_headers: bool,
+    /// `x-envoy-expected-rq-timeout-ms` from the client is honoured.
+    pub respect_expected_timeout: bool,
+    /// Retries after the upstream has reset ahead of the timeout show 503 instead of 504.
+    pub suppress_grpc_failure_codes: bool,
+    /// Requests with these headers (`x-envoy-*`) that hold nonsense get 400.
+    pub strict_check_headers: Box<[http::HeaderName]>,
+}
+
+/// What a route (or virtual host, or weighted cluster) says about a filter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterOverride {
+    /// Switched off here.
+    Off,
+    /// Switched on here with the chain's settings.
+    On,
+    /// Other fault settings.
+    Fault(Arc<Fault>),
+    /// CORS settings.
+    Cors(Arc<Cors>),
+    /// Other limits.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Further changes.
+    HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Whether responses are compressed.
+    Compressor(bool),
+    /// Host to resolve instead of the request's.
+    ForwardHost(Arc<str>),
+    /// Host to resolve is in this header.
+    ForwardHostHeader(http::HeaderName),
+}
+
+/// Overrides by the name of the filter in the chain, sorted. Empty almost everywhere.
+pub type FilterOverrides = Box<[(Arc<str>, FilterOverride)]>;
+
+/// Delays and aborts on purpose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// Before the request goes on.
+    pub delay: Option<Delay>,
+    /// Instead of the request going on.
+    pub abort: Option<Abort>,
+    /// Slows the response down.
+    pub response_rate: Option<FaultRate>,
+    /// Only for this cluster; empty: any.
+    pub upstream_cluster: Arc<str>,
+    /// Only for requests with these headers.
+    pub headers: Box<[HeaderMatcher]>,
+    /// Only for these values of `x-envoy-downstream-service-node`; empty: any.
+    pub downstream_nodes: Box<[Arc<str>]>,
+    /// Faults at once; `None`: any number. The I/O layer counts.
+    pub max_active: Option<u32>,
+}
+
+/// A delay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delay {
+    /// How long.
+    pub kind: DelayKind,
+    /// How often.
+    pub share: Fraction,
+}
+
+/// How long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DelayKind {
+    /// Always so.
+    Fixed(Duration),
+    /// As `x-envoy-fault-delay-request` says in milliseconds.
+    Header,
+}
+
+/// An abort.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Abort {
+    /// With what.
+    pub kind: AbortKind,
+    /// How often.
+    pub share: Fraction,
+}
+
+/// With what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AbortKind {
+    /// An HTTP status.
+    Http(u16),
+    /// A gRPC status.
+    Grpc(u32),
+    /// As `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` says.
+    Header,
+}
+
+/// A rate for response bodies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultRate {
+    /// KiB per second; `None`: as `x-envoy-fault-throughput-response` says.
+    pub kbps: Option<u64>,
+    /// How often.
+    pub share: Fraction,
+}
+
+/// Cross-origin resource sharing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cors {
+    /// Origins that are allowed.
+    pub allow_origins: Box<[StringMatcher]>,
+    /// `access-control-allow-methods`; `None`: not put.
+    pub allow_methods: Option<HeaderValue>,
+    /// `access-control-allow-headers`.
+    pub allow_headers: Option<HeaderValue>,
+    /// `access-control-expose-headers`.
+    pub expose_headers: Option<HeaderValue>,
+    /// `access-control-max-age`.
+    pub max_age: Option<HeaderValue>,
+    /// `access-control-allow-credentials`.
+    pub allow_credentials: bool,
+    /// `access-control-allow-private-network`, when asked for.
+    pub allow_private_network: bool,
+    /// Preflights of other origins go upstream; otherwise they are answered here without permission.
+    pub forward_not_matching_preflights: bool,
+    /// How often it works at all.
+    pub enabled: Fraction,
+    /// How often it is only counted.
+    pub shadow: Option<Fraction>,
+}
+
+/// A token bucket in front of the routes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalRateLimit {
+    /// Prefix of statistics. Buckets are told apart by this and the place of the settings in the tree.
+    pub stat_prefix: Arc<str>,
+    /// Most tokens.
+    pub max_tokens: u32,
+    /// Tokens added each interval.
+    pub tokens_per_fill: u32,
+    /// The interval.
+    pub fill_interval: Duration,
+    /// How often it is looked at.
+    pub enabled: Fraction,
+    /// How often it is enforced.
+    pub enforced: Fraction,
+    /// Status of refusals; 429.
+    pub status: u16,
+    /// Headers of refusals.
+    pub response_headers: HeaderChanges,
+    /// A bucket per connection.
+    pub per_connection: bool,
+    /// `x-ratelimit-*` headers are put.
+    pub limit_headers: bool,
+    /// gRPC refusals say RESOURCE_EXHAUSTED instead of UNAVAILABLE.
+    pub grpc_resource_exhausted: bool,
+}
+
+/// Changes headers at its place in the chain.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HeaderMutationFilter {
+    /// Of the request.
+    pub request: HeaderChanges,
+    /// Of the response.
+    pub response: HeaderChanges,
+    /// With overrides at several levels: the most specific is applied last.
+    pub most_specific_wins: bool,
+}
+
+/// Compresses responses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compressor {
+    /// With what.
+    pub kind: CompressionKind,
+    /// Shorter bodies are left alone; 30.
+    pub min_length: u32,
+    /// Media types; empty: Envoy's list.
+    pub content_types: Box<[Arc<str>]>,
+    /// Responses with an `etag` are left alone.
+    pub skip_etag: bool,
+    /// `accept-encoding` is taken out of the request.
+    pub remove_accept_encoding: bool,
+}
+
+/// Content codings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CompressionKind {
+    /// gzip.
+    Gzip,
+    /// brotli.
+    Brotli,
+    /// Zstandard.
+    Zstd,
+}

@@ -1,0 +1,3 @@
+//! Choosing a route.
+
+pub mod hosts;

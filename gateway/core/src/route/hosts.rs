@@ -1,0 +1,178 @@
+//! Which virtual host serves a host name.
+//!
+//! Exact names and wildcards are found by hashing, so the number of virtual hosts does not matter: one lookup for exact
+//! names, one for each distinct length of wildcards (at most 253).
+
+use ahash::AHashMap;
+use smallvec::SmallVec;
+
+/// The index of a route table's domains.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostIndex {
+    exact: AHashMap<Box<str>, u32>,
+    suffix: Wildcards,
+    prefix: Wildcards,
+    any: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Wildcards {
+    /// Longest first, no duplicates.
+    lengths: Vec<usize>,
+    names: AHashMap<Box<str>, u32>,
+}
+
+impl Wildcards {
+    fn put(&mut self, part: &str, host: u32) -> bool {
+        if let Err(at) = self.lengths.binary_search_by(|length| part.len().cmp(length)) {
+            self.lengths.insert(at, part.len());
+        }
+        self.names.insert(part.into(), host).is_none()
+    }
+
+    /// `part` cuts a piece of the wanted length from the host.
+    fn find<'h>(&self, host: &'h str, part: impl Fn(usize) -> Option<&'h str>) -> Option<u32> {
+        // Something must stand for the star.
+        let fitting = self.lengths.iter().filter(|length| **length < host.len());
+        fitting.filter_map(|length| part(*length)).find_map(|part| self.names.get(part).copied())
+    }
+}
+
+/// Two virtual hosts have the same domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuplicateDomain(pub String);
+
+impl HostIndex {
+    /// Adds a domain: `name`, `*.suffix`, `prefix.*` or `*`, maybe with a port; ASCII case does not count.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn put(&mut self, domain: &str, host: u32) -> Result<(), DuplicateDomain> {
+        let lower = domain.to_ascii_lowercase();
+        let fresh = if lower == "*" {
+            self.any.replace(host).is_none()
+        } else if let Some(suffix) = lower.strip_prefix('*') {
+            self.suffix.put(suffix, host)
+        } else if let Some(prefix) = lower.strip_suffix('*') {
+            self.prefix.put(prefix, host)
+        } else {
+            self.exact.insert(lower.into(), host).is_none()
+        };
+        if fresh { Ok(()) } else { Err(DuplicateDomain(domain.to_owned())) }
+    }
+
+    /// The virtual host of a host name: exact, else longest suffix, else longest prefix, else any.
+    #[must_use]
+    pub fn find(&self, host: &str) -> Option<u32> {
+        if self.exact.is_empty() && self.suffix.names.is_empty() && self.prefix.names.is_empty() {
+            return self.any;
+        }
+        if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            let mut lower: SmallVec<[u8; 128]> = SmallVec::from_slice(host.as_bytes());
+            lower.make_ascii_lowercase();
+            return self.find_lower(std::str::from_utf8(&lower).unwrap_or_default());
+        }
+        self.find_lower(host)
+    }
+
+    fn find_lower(&self, host: &str) -> Option<u32> {
+        if let Some(found) = self.exact.get(host) {
+            return Some(*found);
+        }
+        self.suffix
+            .find(host, |length| host.get(host.len() - length..))
+            .or_else(|| self.prefix.find(host, |length| host.get(..length)))
+            .or(self.any)
+    }
+}
+
+/// A host without its port; brackets of IPv6 addresses stay.
+#[must_use]
+pub fn without_port(host: &str) -> &str {
+    match port_start(host) {
+        Some(at) => host.get(..at).unwrap_or(host),
+        None => host,
+    }
+}
+
+/// Where the colon of the port is.
+#[must_use]
+pub fn port_start(host: &str) -> Option<usize> {
+    let colon = host.rfind(':')?;
+    let in_brackets = host.rfind(']').is_some_and(|bracket| bracket > colon);
+    let port = host.get(colon + 1..)?;
+    (!in_brackets && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then_some(colon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn naive(domains: &[String], host: &str) -> Option<u32> {
+        let host = host.to_ascii_lowercase();
+        let mut best: Option<(u8, usize, u32)> = None;
+        for (at, domain) in domains.iter().enumerate() {
+            let domain = domain.to_ascii_lowercase();
+            let rank = if domain == "*" {
+                (0, 0)
+            } else if let Some(suffix) = domain.strip_prefix('*') {
+                if !(host.ends_with(suffix) && host.len() > suffix.len()) {
+                    continue;
+                }
+                (2, suffix.len())
+            } else if let Some(prefix) = domain.strip_suffix('*') {
+                if !(host.starts_with(prefix) && host.len() > prefix.len()) {
+                    continue;
+                }
+                (1, prefix.len())
+            } else if domain == host {
+                (3, 0)
+            } else {
+                continue;
+            };
+            if best.is_none_or(|(kind, length, _)| rank > (kind, length)) {
+                best = Some((rank.0, rank.1, u32::try_from(at).unwrap()));
+            }
+        }
+        best.map(|(_, _, at)| at)
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_finds_what_a_scan_finds(
+            domains in prop::collection::btree_set("(\\*|\\*\\.[ab]{1,2}|[ab]{1,2}\\.\\*|[abA]{1,2}(\\.[ab]{1,2}){0,2}(:8)?)", 0..12),
+            hosts in prop::collection::vec("[abA]{1,2}(\\.[ab]{1,2}){0,3}(:8)?", 1..8),
+        ) {
+            let mut index = HostIndex::default();
+            let mut kept = Vec::new();
+            for domain in domains {
+                if index.clone().put(&domain, 0).is_ok() {
+                    index.put(&domain, u32::try_from(kept.len()).unwrap()).unwrap();
+                    kept.push(domain);
+                }
+            }
+            for host in hosts {
+                prop_assert_eq!(index.find(&host), naive(&kept, &host), "{:?} in {:?}", host, kept);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_domain_twice_is_refused() {
+        let mut index = HostIndex::default();
+        for domain in ["*", "a.b", "*.b", "a.*"] {
+            index.put(domain, 0).unwrap();
+            assert_eq!(index.put(&domain.to_uppercase(), 1), Err(DuplicateDomain(domain.to_uppercase())));
+        }
+    }
+
+    #[test]
+    fn ports_are_found() {
+        for (host, bare) in
+            [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a:", "a:"), ("a:b", "a:b")]
+        {
+            assert_eq!(without_port(host), bare);
+        }
+    }
+}
