@@ -6,7 +6,7 @@ use std::time::Duration;
 use tombolo_federation_model::{Host, Namespace, TrustDomain, Visibility};
 
 /// What a sidecar does with a host that it does not know.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum OutboundPolicy {
     /// Let it through.
     #[default]
@@ -66,7 +66,7 @@ pub struct SidecarScope {
 }
 
 /// One import: hosts of a namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EgressImport {
     /// From which namespace.
     pub namespace: ImportFrom,
@@ -75,7 +75,7 @@ pub struct EgressImport {
 }
 
 /// Namespaces of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ImportFrom {
     /// Any (`*`).
     Any,
