@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tombolo_federation_model::{ClusterId, Identity, Locality, NetworkId, SiteName, TrustDomain};
+use tombolo_federation_model::{ClusterId, Identity, Locality, Namespace, NetworkId, SiteName, TrustDomain};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +156,7 @@ pub struct Peer {
     pub bundle: PathBuf,
     /// What it may speak for.
     pub remit: Remit,
-    /// True when it may pass on what other sites export.
+    /// True when it may pass on what other sites export. Not supported yet: refused.
     #[serde(default, skip_serializing_if = "is_false")]
     pub relay: bool,
 }
@@ -397,6 +397,9 @@ impl Config {
             if source.name.is_empty() || !names.insert(&source.name) {
                 return refuse(format!("sources[{i}].name"), "every source needs a name of its own");
             }
+            if let Err(error) = Namespace::parse(&source.namespace) {
+                return refuse(format!("sources[{i}].namespace"), &error.to_string());
+            }
         }
         self.check_peers()
     }
@@ -410,6 +413,9 @@ impl Config {
             }
             if peer.address.is_none() && self.listen.peering.is_none() {
                 return refuse(format!("peers[{i}].address"), "nobody would dial: set it, or set listen.peering");
+            }
+            if peer.relay {
+                return refuse(format!("peers[{i}].relay"), "passing on what other sites export is not supported yet");
             }
             if peer.remit.clusters.contains(&self.cluster()) {
                 return refuse(

@@ -10,12 +10,13 @@ mod service;
 mod token;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use own::OwnIdentity;
 pub use request::{BadRequest, RequestedKey};
 pub use root::RootError;
 pub use service::CertificateService;
+pub(crate) use service::{authorization, pem, refusal};
 pub use token::{Claimed, TokenError, TokenVerifier};
 
 use crate::config::Span;

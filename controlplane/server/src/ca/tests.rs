@@ -165,13 +165,13 @@ fn requests_that_prove_nothing_are_refused() {
     RequestedKey::from_pem(&pem).unwrap();
 }
 
-struct Issuer {
+pub(crate) struct Issuer {
     key: EncodingKey,
     jwk: Jwk,
 }
 
 impl Issuer {
-    fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         let pair = KeyPair::generate().unwrap();
         let key = EncodingKey::from_ec_der(&pair.serialize_der());
         let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
@@ -179,19 +179,19 @@ impl Issuer {
         Self { key, jwk }
     }
 
-    fn sign(&self, kid: Option<&str>, claims: &Value) -> String {
+    pub(crate) fn sign(&self, kid: Option<&str>, claims: &Value) -> String {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = kid.map(str::to_owned);
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
     }
 }
 
-fn write_keys(path: &Path, issuers: &[&Issuer]) {
+pub(crate) fn write_keys(path: &Path, issuers: &[&Issuer]) {
     let keys: Vec<_> = issuers.iter().map(|i| &i.jwk).collect();
     fs::write(path, json!({ "keys": keys }).to_string()).unwrap();
 }
 
-fn claims(change: impl FnOnce(&mut Value)) -> Value {
+pub(crate) fn claims(change: impl FnOnce(&mut Value)) -> Value {
     let mut claims = json!({
         "iss": "up", "aud": ["istio-ca"], "exp": unix_seconds(SystemTime::now()) + 600,
         "sub": "system:serviceaccount:default:reviews",
@@ -201,7 +201,7 @@ fn claims(change: impl FnOnce(&mut Value)) -> Value {
     claims
 }
 
-fn verifier(path: &Path) -> TokenVerifier {
+pub(crate) fn verifier(path: &Path) -> TokenVerifier {
     let settings = Tokens { jwks: path.to_owned(), audience: "istio-ca".to_owned(), issuer: "up".to_owned() };
     TokenVerifier::new(settings, domain())
 }
