@@ -306,4 +306,20 @@ impl World {
         });
         Self { sender }
     }
+
+    /// A world without an engine that repeats what it is told.
+    pub(crate) fn hearing() -> (Self, mpsc::Receiver<Vec<Input>>) {
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let (repeat, told) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            while let Some(message) = receiver.recv().await {
+                if let Message::Tell(inputs) = message
+                    && repeat.send(inputs).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        (Self { sender }, told)
+    }
 }
