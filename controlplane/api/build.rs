@@ -5,6 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["proto/peer.proto", "proto/ca.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".tombolo")
+        // In order, so that equal messages encode to equal bytes and a hash of them means something.
+        .btree_map(".tombolo")
         .extern_path(".google.protobuf", "::envoy_types::pb::google::protobuf")
         .compile_well_known_types(true)
         .compile_fds(files)?;
