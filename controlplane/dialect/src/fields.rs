@@ -158,6 +158,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// A text that was made of this value, through a parser.
+    pub(crate) fn at_text<T>(&self, text: &str, parser: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        parser(text).map_err(|reason| self.error(code::BAD_VALUE, reason)).ok()
+    }
+
     pub(crate) fn host(&self) -> Option<Host> {
         self.parse(Host::parse)
     }

@@ -26,7 +26,7 @@
 //! let good = read(&[Document::new("web.yaml", text)], &context);
 //! assert_eq!(good.items().count(), 1);
 //! assert!(good.unreadable.contains("web.yaml"));
-//! assert_eq!(good.diagnostics[0].place, "web.yaml:11");
+//! assert_eq!(good.diagnostics[0].place, "web.yaml:9");
 //!
 //! // Later the file is damaged: what was good before stays until the file can be read again.
 //! let mut damaged = read(&[Document::new("web.yaml", "kind: [")], &context);

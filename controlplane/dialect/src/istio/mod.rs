@@ -16,6 +16,7 @@ mod virtual_service;
 mod withdrawn;
 mod workload;
 
+pub(crate) use http_policy::check_name as check_header_name;
 pub(crate) use withdrawn::withdrawn;
 
 use crate::{code, fields::Fields, kube, object::Head, read::Yield};
@@ -48,7 +49,7 @@ fn not_enforced(head: &Head, object: &Fields<'_>) -> Yield {
     object.at.error(
         code::NOT_ENFORCED,
         format!(
-            "a {} is not enforced yet, so it is refused instead of accepted without effect; until then protect the workload by a PeerAuthentication with mode STRICT, or in the application",
+            "the kind {} is not enforced yet, so it is refused instead of accepted without effect; until then protect the workload by a PeerAuthentication with mode STRICT, or in the application",
             head.kind
         ),
     );
@@ -65,6 +66,6 @@ fn not_in_force(head: &Head, object: &Fields<'_>) -> Yield {
         "Telemetry" => "metrics and access logs have the mesh's settings",
         _ => "the proxy has its own settings",
     };
-    object.at.warn(code::NOT_IN_FORCE, format!("a {} is accepted, but not in force yet: {instead}", head.kind));
+    object.at.warn(code::NOT_IN_FORCE, format!("the kind {} is accepted, but not in force yet: {instead}", head.kind));
     Yield::default()
 }

@@ -13,10 +13,10 @@ pub(crate) fn withdrawn(head: &Head, object: &Fields<'_>) -> Yield {
     object.skip_rest();
     let instead = match (head.group.as_str(), head.kind.as_str()) {
         ("authentication.istio.io", _) => peer_authentication(head, object.at.node),
-        ("rbac.istio.io", _) => authorization_policy(head, "app: WORKLOAD", "", ""),
+        ("rbac.istio.io", _) => authorization_policy(head, "app: WORKLOAD", &from("CLIENT"), ""),
         (_, "RouteRule" | "EgressRule" | "DestinationPolicy" | "IngressRule") => virtual_service(head, object.at.node),
         (_, "rule") => deny_rule(head, object.at.node),
-        _ => authorization_policy(head, "app: WORKLOAD", "", ""),
+        _ => authorization_policy(head, "app: WORKLOAD", &from("CLIENT"), NO_PARTS),
     };
     object.at.error(
         code::WITHDRAWN_KIND,
@@ -53,17 +53,25 @@ fn deny_rule(head: &Head, root: &Node) -> String {
     let labels: Vec<_> = selected.iter().map(|(key, value)| format!("{key}: {value}")).collect();
     let clients = comparisons(condition, "source.labels");
     let client = clients.first().map_or("CLIENT", |(_, value)| value.as_str());
-    let rule = format!("\n  rules:\n  - from: [{{source: {{principals: [\"*/sa/{client}\"]}}}}]");
-    let remark =
-        "\n# principals name service accounts: clients cannot be told apart by labels that they choose themselves";
     let selector = if labels.is_empty() { "app: WORKLOAD".to_owned() } else { labels.join(", ") };
-    authorization_policy(head, &selector, &rule, remark)
+    authorization_policy(head, &selector, &from(client), BY_ACCOUNT)
 }
 
+/// A rule for clients of one account.
+fn from(client: &str) -> String {
+    format!("[{{from: [{{source: {{principals: [\"*/sa/{client}\"]}}}}]}}]")
+}
+
+/// Why the new form cannot say the same.
+const BY_ACCOUNT: &str =
+    "\n# principals name service accounts: clients cannot be told apart by labels that they choose themselves";
+/// Handlers and instances were parts of a rule.
+const NO_PARTS: &str =
+    "\n# one policy holds it all: remove handlers and instances, and convert the rule that names them";
+
 fn authorization_policy(head: &Head, selector: &str, rules: &str, remark: &str) -> String {
-    let rules = if rules.is_empty() { "\n  rules: [{}]" } else { rules };
     format!(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {}, namespace: {}}}\nspec:\n  selector: {{matchLabels: {{{selector}}}}}\n  action: DENY{rules}{remark}",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {}, namespace: {}}}\nspec:\n  selector: {{matchLabels: {{{selector}}}}}\n  action: DENY\n  rules: {rules}{remark}\n# this version refuses an AuthorizationPolicy too, because it cannot enforce it yet",
         head.name, head.namespace
     )
 }
