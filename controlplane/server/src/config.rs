@@ -255,7 +255,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.millis();
         for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-            if ms >= unit && ms % unit == 0 {
+            if ms >= unit && ms.is_multiple_of(unit) {
                 return write!(f, "{}{name}", ms / unit);
             }
         }
@@ -335,13 +335,13 @@ impl Config {
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
         // A site's name obeys the same rules as a cluster's id, so that it parses.
-        self.cluster.clone().or_else(|| ClusterId::parse(self.site.as_str()).ok()).unwrap_or_else(|| unreachable_name())
+        self.cluster.clone().or_else(|| ClusterId::parse(self.site.as_str()).ok()).unwrap_or_else(unreachable_name)
     }
 
     /// The network of the cluster's addresses.
     #[must_use]
     pub fn network(&self) -> NetworkId {
-        self.network.clone().or_else(|| NetworkId::parse(self.site.as_str()).ok()).unwrap_or_else(|| unreachable_name())
+        self.network.clone().or_else(|| NetworkId::parse(self.site.as_str()).ok()).unwrap_or_else(unreachable_name)
     }
 
     /// Folder of the authority's root.

@@ -1,119 +1,392 @@
-//! The exchange with other control planes, and whose certificates are believed.
+//! The exchange with other control planes: what they are shown, what they say, and whose certificates are believed.
 //!
-//! Owns the wiring: bundles from files, sessions, and what status says about peers.
+//! Owns the wiring only: sessions and remits are the peer crate's, the meaning of what peers say is the engine's. A root that
+//! a peer shows counts for the trust domains of its remit and no other.
 
 use crate::{
-    ca::{Authority, OwnIdentity},
-    config::Config,
+    ca::{Authority, OwnCertificate, OwnIdentity, unix_seconds},
+    config::{Config, Peer},
+    status::Reporter,
     trust::{self, Bundle, BundleFile, Bundles},
-    world::{Summary, World},
+    world::World,
 };
-use std::{sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
-use tombolo_controlplane_api::status::{PeerStatus, RemoteSiteStatus};
+use tombolo_controlplane_api::status::{PeerStatus, RemoteSiteStatus, SiteStatus};
 use tombolo_controlplane_core::{Exports, Input};
+use tombolo_federation_model::{SiteName, TrustDomain};
+use tombolo_federation_peer::{
+    self as peer, Credentials, LocalSite, PeerEvent, PeerState, Remit, Settings, Trust, TrustMap,
+};
+use tombolo_federation_registry::Lease;
+use tombolo_federation_sync::Snapshot;
 
 /// How often bundle files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Events of peers that wait; a peer that finds no room is not read.
+const QUEUE: usize = 256;
+/// How often the own status is shown to peers, when it changed.
+const SHOW: Duration = Duration::from_secs(3);
+/// A peer's status that is larger than this is not kept.
+const LARGEST_STATUS: usize = 4 << 20;
+/// Lines of a list in the status that peers are shown.
+const MOST_LINES: usize = 500;
 
-/// The exchange, not yet running.
-pub struct Peers {
-    config: Arc<Config>,
-    own: OwnIdentity,
-}
-
-/// What status says about peers.
+/// What the exchange tells the rest of the daemon.
 #[derive(Clone)]
 pub struct PeerReports {
-    config: Arc<Config>,
+    started: Instant,
+    states: Vec<watch::Receiver<PeerState>>,
+    complaints: watch::Receiver<BTreeMap<String, String>>,
+    sites: Arc<Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>>,
 }
 
-impl Peers {
-    /// Nothing runs yet.
-    #[must_use]
-    pub fn new(config: Arc<Config>, own: OwnIdentity) -> Self {
-        Self { config, own }
-    }
+/// The running exchange.
+pub struct Exchange {
+    /// What status says about it.
+    pub reports: PeerReports,
+    /// The roots that are believed.
+    pub bundles: watch::Receiver<Arc<Bundles>>,
+    status: watch::Sender<Option<Vec<u8>>>,
+    site: SiteName,
+}
 
-    /// Starts everything; returns the bundles as they are believed.
-    ///
-    /// # Errors
-    /// When the engine has ended.
-    pub async fn start(
-        &self,
-        _listener: Option<TcpListener>,
-        _exports: watch::Receiver<Arc<Exports>>,
-        authority: &Authority,
-        world: &World,
-        _stop: &CancellationToken,
-        tasks: &mut JoinSet<&'static str>,
-    ) -> anyhow::Result<watch::Receiver<Arc<Bundles>>> {
-        let _ = &self.own;
-        let own = Bundle { roots: vec![authority.root().to_vec()], source: "own".to_owned() };
-        let bundles = Bundles::from([(authority.trust_domain().clone(), own)]);
-        world.tell(vec![Input::Bundles(trust::for_engine(&bundles))]).await?;
-        let (sender, receiver) = watch::channel(Arc::new(bundles));
-        let files: Vec<_> = self
-            .config
-            .peers
-            .iter()
-            .map(|peer| {
-                (peer.name.to_string(), BundleFile::new(peer.bundle.clone(), peer.identity.trust_domain().clone()))
-            })
-            .collect();
-        let world = world.clone();
-        tasks.spawn(async move {
-            follow(files, sender, world).await;
-            "bundles"
-        });
-        Ok(receiver)
-    }
+/// Starts everything about peers.
+///
+/// # Errors
+/// When the engine has ended.
+pub async fn start(
+    config: &Config,
+    (authority, own): (&Authority, &OwnIdentity),
+    (listener, exports): (Option<TcpListener>, watch::Receiver<Arc<Exports>>),
+    world: &World,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<&'static str>,
+) -> anyhow::Result<Exchange> {
+    let bundle = Bundle { roots: vec![authority.root().to_vec()], source: "own".to_owned() };
+    let bundles = Bundles::from([(authority.trust_domain().clone(), bundle)]);
+    world.tell(vec![Input::Bundles(trust::for_engine(&bundles))]).await?;
+    let own_bundle = peer::Bundle {
+        trust_domain: authority.trust_domain().clone(),
+        roots: vec![authority.root().to_vec()],
+        // A later root was made later.
+        sequence: u64::try_from(unix_seconds(authority.root_not_after())).unwrap_or(0),
+    };
+    let (status, statuses) = watch::channel(None);
+    let (shown, snapshots) = watch::channel(Arc::default());
+    tasks.spawn(show(config.site.clone(), own_bundle, exports, statuses, shown));
+    let (credential, credentials) = watch::channel(Arc::new(credentials_of(&own.current())));
+    tasks.spawn(follow_credentials(own.watch(), credential));
+    let (keeper, believed) = Keeper::new(config, bundles, world.clone());
+    let complaints = keeper.complaints.subscribe();
+    let roots = keeper.roots.subscribe();
+    let (heard, hearsay) = mpsc::channel(QUEUE);
+    tasks.spawn(keeper.run(hearsay));
+    let local = LocalSite {
+        site: config.site.clone(),
+        trust_domain: config.trust_domain.clone(),
+        clusters: BTreeSet::from([config.cluster()]),
+        networks: BTreeSet::from([config.network()]),
+        epoch: crate::start::epoch(),
+        lease_ms: u32::try_from(config.lease.stale_after.millis()).unwrap_or(u32::MAX),
+        exports: snapshots,
+        credentials,
+        trust: Trust::new(roots),
+    };
+    let (out, events) = mpsc::channel(QUEUE);
+    let settings = config.peers.iter().map(|peer| settings(peer, config)).collect();
+    let running = peer::start(local, settings, listener, out);
+    let reports = PeerReports {
+        started: Instant::now(),
+        states: config.peers.iter().filter_map(|peer| running.watch(&peer.name)).collect(),
+        complaints,
+        sites: Arc::default(),
+    };
+    tasks.spawn(listen(events, world.clone(), heard, reports.sites.clone()));
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        stopped.cancelled().await;
+        running.shutdown().await;
+        "peers"
+    });
+    Ok(Exchange { reports, bundles: believed, status, site: config.site.clone() })
+}
 
-    /// For status.
-    #[must_use]
-    pub fn reports(&self) -> PeerReports {
-        PeerReports { config: self.config.clone() }
+fn settings(peer: &Peer, config: &Config) -> Settings {
+    Settings {
+        name: peer.name.clone(),
+        dial: peer.address.clone(),
+        identity: peer.identity.clone(),
+        remit: Remit {
+            clusters: peer.remit.clusters.clone(),
+            networks: peer.remit.networks.clone(),
+            trust_domains: peer.remit.trust_domains.clone(),
+        },
+        lease: Lease {
+            stale_after: config.lease.stale_after.millis(),
+            expire_after: config.lease.expire_after.millis(),
+        },
     }
 }
 
-async fn follow(mut files: Vec<(String, BundleFile)>, sender: watch::Sender<Arc<Bundles>>, world: World) {
+fn credentials_of(own: &OwnCertificate) -> Credentials {
+    Credentials { chain: own.chain.clone(), key: PrivateKeyDer::from(own.key.clone_key()) }
+}
+
+async fn follow_credentials(
+    mut own: watch::Receiver<Arc<OwnCertificate>>,
+    credentials: watch::Sender<Arc<Credentials>>,
+) -> &'static str {
+    while own.changed().await.is_ok() {
+        let next = credentials_of(&own.borrow_and_update());
+        credentials.send_replace(Arc::new(next));
+    }
+    "peer credentials"
+}
+
+/// Keeps what peers are shown up to date.
+async fn show(
+    site: SiteName,
+    bundle: peer::Bundle,
+    mut exports: watch::Receiver<Arc<Exports>>,
+    mut status: watch::Receiver<Option<Vec<u8>>>,
+    shown: watch::Sender<Arc<Snapshot>>,
+) -> &'static str {
     loop {
-        let mut bundles = Bundles::clone(&sender.borrow());
-        for (peer, file) in &mut files {
-            if let Some(roots) = file.poll() {
-                bundles.insert(file.domain().clone(), Bundle { roots, source: peer.clone() });
-            }
+        let now = exports.borrow_and_update().clone();
+        let json = status.borrow_and_update().clone();
+        let all = peer::Exports {
+            services: now.services.clone(),
+            gateways: now.gateways.clone(),
+            bundles: vec![bundle.clone()],
+            status: json.map(|json| (site.clone(), json)),
+        };
+        let next = peer::export_snapshot(&shown.borrow(), &all);
+        shown.send_replace(Arc::new(next));
+        let alive = tokio::select! {
+            alive = exports.changed() => alive.is_ok(),
+            alive = status.changed() => alive.is_ok(),
+        };
+        if !alive {
+            return "exports";
         }
-        if bundles != **sender.borrow() {
-            if world.tell(vec![Input::Bundles(trust::for_engine(&bundles))]).await.is_err() {
-                return;
-            }
-            sender.send_replace(Arc::new(bundles));
-        }
-        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// What a peer shows of a trust domain.
+struct Heard {
+    peer: SiteName,
+    domain: TrustDomain,
+    roots: Vec<Vec<u8>>,
+}
+
+/// Passes on what peers say.
+async fn listen(
+    mut events: mpsc::Receiver<PeerEvent>,
+    world: World,
+    heard: mpsc::Sender<Heard>,
+    sites: Arc<Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>>,
+) -> &'static str {
+    let mut waiting = Vec::with_capacity(QUEUE);
+    while events.recv_many(&mut waiting, QUEUE).await > 0 {
+        let mut inputs = Vec::new();
+        for event in waiting.drain(..) {
+            match event {
+                PeerEvent::Declare { shard, settings } => inputs.push(Input::Declare(shard, settings)),
+                PeerEvent::Registry(event) => inputs.push(Input::Registry(event)),
+                PeerEvent::Bundle { peer, trust_domain, roots, sequence: _ } => {
+                    let told = heard.send(Heard { peer, domain: trust_domain, roots }).await;
+                    if told.is_err() {
+                        return "what peers say";
+                    }
+                }
+                PeerEvent::Status { peer, site, json } => keep_status(&sites, &peer, site, &json),
+            }
+        }
+        if !inputs.is_empty() && world.tell(inputs).await.is_err() {
+            break;
+        }
+    }
+    "what peers say"
+}
+
+/// A site speaks about itself only.
+fn keep_status(sites: &Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>, peer: &SiteName, site: SiteName, json: &[u8]) {
+    if *peer != site || json.len() > LARGEST_STATUS {
+        return;
+    }
+    match serde_json::from_slice::<SiteStatus>(json) {
+        Ok(mut status) => {
+            status.site = site.to_string();
+            sites.lock().unwrap_or_else(PoisonError::into_inner).insert(site, (status, Instant::now()));
+        }
+        Err(error) => tracing::debug!(peer = %peer, %error, "a peer's status cannot be read"),
+    }
+}
+
+/// Decides which roots are believed: files bootstrap trust in a peer, and what the peer then shows of its own domains
+/// follows its rotations. Both count until the file is brought up to date, so that a rotation cuts nobody off.
+struct Keeper {
+    files: Vec<(String, BundleFile)>,
+    fixed: Bundles,
+    shown: Bundles,
+    bundles: watch::Sender<Arc<Bundles>>,
+    roots: watch::Sender<Arc<TrustMap>>,
+    complaints: watch::Sender<BTreeMap<String, String>>,
+    world: World,
+}
+
+impl Keeper {
+    fn new(config: &Config, own: Bundles, world: World) -> (Self, watch::Receiver<Arc<Bundles>>) {
+        let file = |peer: &Peer| {
+            (peer.name.to_string(), BundleFile::new(peer.bundle.clone(), peer.identity.trust_domain().clone()))
+        };
+        let (bundles, believed) = watch::channel(Arc::new(own.clone()));
+        let keeper = Self {
+            files: config.peers.iter().map(file).collect(),
+            roots: watch::Sender::new(Arc::new(trust_map(&own))),
+            fixed: own,
+            shown: Bundles::new(),
+            bundles,
+            complaints: watch::Sender::new(BTreeMap::new()),
+            world,
+        };
+        (keeper, believed)
+    }
+
+    async fn run(mut self, mut hearsay: mpsc::Receiver<Heard>) -> &'static str {
+        loop {
+            self.poll();
+            if !self.publish().await {
+                return "trust bundles";
+            }
+            if let Ok(heard) = tokio::time::timeout(LOOK, hearsay.recv()).await {
+                match heard {
+                    Some(heard) => self.hear(heard),
+                    None => return "trust bundles",
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut complaints = BTreeMap::new();
+        for (peer, file) in &mut self.files {
+            if let Some(roots) = file.poll() {
+                tracing::info!(peer, trust_domain = %file.domain(), roots = roots.len(), "read a trust bundle");
+                self.fixed.insert(file.domain().clone(), Bundle { roots, source: peer.clone() });
+            }
+            if !file.complaint().is_empty() {
+                complaints.insert(peer.clone(), file.complaint().to_owned());
+            }
+        }
+        self.complaints.send_if_modified(|known| {
+            let new = *known != complaints;
+            *known = complaints;
+            new
+        });
+    }
+
+    fn hear(&mut self, Heard { peer, domain, roots }: Heard) {
+        let own = self.fixed.get(&domain).is_some_and(|bundle| bundle.source == "own");
+        match trust::check(&domain, &roots) {
+            Ok(()) if !own => drop(self.shown.insert(domain, Bundle { roots, source: peer.to_string() })),
+            Ok(()) => {
+                tracing::warn!(%peer, trust_domain = %domain, "a peer shows roots of this site's own trust domain")
+            }
+            Err(reason) => {
+                tracing::warn!(%peer, trust_domain = %domain, reason, "roots that a peer shows are not believed");
+            }
+        }
+    }
+
+    /// False when there is nobody left to tell.
+    async fn publish(&mut self) -> bool {
+        let mut all = self.fixed.clone();
+        for (domain, bundle) in &self.shown {
+            let known = all.entry(domain.clone()).or_insert_with(|| bundle.clone());
+            let more = bundle.roots.iter().filter(|root| !known.roots.contains(root)).cloned().collect::<Vec<_>>();
+            known.roots.extend(more);
+        }
+        if all == **self.bundles.borrow() {
+            return true;
+        }
+        self.roots.send_replace(Arc::new(trust_map(&all)));
+        let told = self.world.tell(vec![Input::Bundles(trust::for_engine(&all))]).await;
+        self.bundles.send_replace(Arc::new(all));
+        told.is_ok()
+    }
+}
+
+fn trust_map(bundles: &Bundles) -> TrustMap {
+    let certificates = |bundle: &Bundle| bundle.roots.iter().cloned().map(CertificateDer::from).collect();
+    bundles.iter().map(|(domain, bundle)| (domain.clone(), certificates(bundle))).collect()
+}
+
+impl Exchange {
+    /// Shows the own status to peers, for as long as it is polled.
+    pub fn show_status(self, reporter: Arc<Reporter>) -> impl Future<Output = ()> + Send + 'static {
+        let Self { status: shown, site, .. } = self;
+        async move {
+            let mut last = SiteStatus::default();
+            while let Ok(mut status) = reporter.site().await {
+                status.proxies.truncate(MOST_LINES);
+                status.diagnostics.truncate(MOST_LINES);
+                let steady = without_ages(status.clone());
+                if steady != last {
+                    match serde_json::to_vec(&status) {
+                        Ok(json) => drop(shown.send_replace(Some(json))),
+                        Err(error) => tracing::debug!(%site, %error, "the status cannot be shown to peers"),
+                    }
+                    last = steady;
+                }
+                tokio::time::sleep(SHOW).await;
+            }
+        }
+    }
+}
+
+/// A status without what changes all the time.
+fn without_ages(mut status: SiteStatus) -> SiteStatus {
+    status.uptime_ms = 0;
+    status.sources.iter_mut().for_each(|source| source.age_ms = 0);
+    status.peers.iter_mut().for_each(|peer| peer.age_ms = 0);
+    status.proxies.iter_mut().for_each(|proxy| proxy.age_ms = 0);
+    status.certificates.iter_mut().for_each(|certificate| certificate.seconds_left = 0);
+    status.trust_domains.iter_mut().for_each(|domain| domain.seconds_left = 0);
+    status
 }
 
 impl PeerReports {
     /// Every configured peer.
     #[must_use]
-    pub fn status(&self, _summary: &Summary) -> Vec<PeerStatus> {
-        self.config
-            .peers
-            .iter()
-            .map(|peer| PeerStatus {
-                name: peer.name.to_string(),
-                address: peer.address.clone().unwrap_or_default(),
-                state: "connecting".to_owned(),
-                ..PeerStatus::default()
-            })
-            .collect()
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let complaints = self.complaints.borrow();
+        let line = |state: &watch::Receiver<PeerState>| {
+            let mut status = state.borrow().to_status(self.started, Instant::now());
+            if let Some(complaint) = complaints.get(&status.name).filter(|_| status.state != "connected") {
+                status.reason = format!("its trust bundle is not in force: {complaint}");
+            }
+            status
+        };
+        self.states.iter().map(line).collect()
     }
 
     /// What peers say about themselves.
     #[must_use]
     pub fn others(&self) -> Vec<RemoteSiteStatus> {
-        Vec::new()
+        let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = |at: &Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        sites.values().map(|(status, at)| RemoteSiteStatus { status: status.clone(), age_ms: age(at) }).collect()
     }
 }

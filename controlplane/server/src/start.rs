@@ -8,7 +8,7 @@ use crate::{
     ca::{Authority, CertificateService, OwnIdentity, TokenVerifier},
     config::{Config, Export},
     metrics::Metrics,
-    peers::Peers,
+    peers,
     proxies::ProxyTable,
     serve,
     sources::{FolderSource, Manifests, SourceReport},
@@ -66,8 +66,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (world, thread) = World::start(site(&config), metrics.clone(), exporter)?;
     tasks.spawn(named("clock", world.clone().tick()));
     let sources = sources(&config, &world, &mut tasks).await?;
-    let peers = Peers::new(config.clone(), own.clone());
-    let bundles = peers.start(sockets.peering, exports, &authority, &world, &stop, &mut tasks).await?;
+    let exchange =
+        peers::start(&config, (&authority, &own), (sockets.peering, exports), &world, &stop, &mut tasks).await?;
     let tokens = config.tokens.clone().map(|t| Arc::new(TokenVerifier::new(t, config.trust_domain.clone())));
     let ads = |door| Ads::server(world.clone(), table.clone(), metrics.clone(), stop.clone(), door);
     let signing = CertificateService::server(authority.clone(), tokens.clone(), metrics.clone());
@@ -87,10 +87,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         table,
         authority,
         own,
-        bundles,
-        peers: peers.reports(),
+        bundles: exchange.bundles.clone(),
+        peers: exchange.reports.clone(),
     };
-    let admin = Admin { reporter: Arc::new(reporter), world: world.clone(), metrics };
+    let reporter = Arc::new(reporter);
+    tasks.spawn(named("status", exchange.show_status(reporter.clone())));
+    let admin = Admin { reporter, world: world.clone(), metrics };
     tasks.spawn(named("admin", admin.serve(sockets.admin, stop.clone())));
     tracing::info!(
         site = %config.site, trust_domain = %config.trust_domain, xds = %config.listen.xds, admin = %config.listen.admin,

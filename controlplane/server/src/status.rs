@@ -74,7 +74,7 @@ impl Reporter {
             healthy: true,
             problems: Vec::new(),
             sources: self.sources.iter().map(|source| source_status(&source.borrow())).collect(),
-            peers: self.peers.status(&summary),
+            peers: self.peers.status(),
             registry: registry(&summary),
             proxies: self.proxies(),
             certificates: self.certificates(now),

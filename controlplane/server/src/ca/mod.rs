@@ -12,7 +12,7 @@ mod token;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use own::OwnIdentity;
+pub use own::{OwnCertificate, OwnIdentity};
 pub use request::{BadRequest, RequestedKey};
 pub use root::RootError;
 pub use service::CertificateService;
