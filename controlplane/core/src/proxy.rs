@@ -138,7 +138,11 @@ impl<'a> Metadata<'a> {
         self.0.fields.get(key).and_then(as_text).filter(|text| !text.is_empty())
     }
 
-    fn parsed<T, E: fmt::Display>(&self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, NotAProxy> {
+    fn parsed<T, E: fmt::Display>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, NotAProxy> {
         self.text(key).map(|text| parse(text).or_else(|e| refuse(key, format_args!("{text:?}: {e}")))).transpose()
     }
 
@@ -154,7 +158,9 @@ impl<'a> Metadata<'a> {
         let mut inbound = BTreeMap::new();
         for (port, pair) in self.texts(key) {
             let number = port.parse().or_else(|_| refuse(key, format_args!("{port:?} is not a port")))?;
-            let addresses = pair.split_once(',').and_then(|(bind, app)| Some((bind.trim().parse().ok()?, app.trim().parse().ok()?)));
+            let addresses = pair
+                .split_once(',')
+                .and_then(|(bind, app)| Some((bind.trim().parse().ok()?, app.trim().parse().ok()?)));
             let Some(addresses) = addresses else {
                 return refuse(key, format_args!("{pair:?} has not the form BIND_IP:PORT,APP_IP:PORT"));
             };
@@ -233,7 +239,10 @@ mod tests {
 
     #[test]
     fn low_ports_move_unless_they_are_mapped() {
-        let meta = structure(&[(node::TOMBOLO_LOW_PORT_OFFSET, text("10000")), (node::TOMBOLO_PORT_MAP, nested(&[("443", "8443")]))]);
+        let meta = structure(&[
+            (node::TOMBOLO_LOW_PORT_OFFSET, text("10000")),
+            (node::TOMBOLO_PORT_MAP, nested(&[("443", "8443")])),
+        ]);
         let proxy = Proxy::parse("router~127.1.0.2~ingress.istio-system~x", &meta).unwrap();
         assert_eq!([80, 443, 15443].map(|p| proxy.bound_port(p)), [10080, 8443, 15443]);
     }

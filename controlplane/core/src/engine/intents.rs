@@ -49,7 +49,13 @@ impl Intents {
         self.shards.get(shard)?.live.get(object).cloned()
     }
 
-    fn edit(&mut self, id: &ShardId, epoch: u64, object: ObjectRef, intent: Option<Arc<Intent>>) -> BTreeSet<ObjectRef> {
+    fn edit(
+        &mut self,
+        id: &ShardId,
+        epoch: u64,
+        object: ObjectRef,
+        intent: Option<Arc<Intent>>,
+    ) -> BTreeSet<ObjectRef> {
         let state = self.shards.entry(id.clone()).or_default();
         if epoch < state.epoch {
             return BTreeSet::new();

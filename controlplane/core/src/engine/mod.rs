@@ -2,15 +2,20 @@
 //!
 //! One writer; synchronous; knows no clock. Used by the server's world thread and by offline tools.
 
+mod classes;
 mod intents;
+mod outputs;
 
-use crate::{input::Input, proxy::Proxy, settings::SiteSettings, stage::ProxyId};
-use intents::Intents;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+use crate::{
+    input::Input,
+    proxy::Proxy,
+    settings::SiteSettings,
+    stage::{ProxyId, World},
 };
-use tombolo_federation_model::{Diagnostic, NetworkGateway};
+use intents::Intents;
+use outputs::Outputs;
+use std::{collections::BTreeSet, sync::Arc};
+use tombolo_federation_model::{Diagnostic, NetworkGateway, ObjectRef};
 use tombolo_federation_registry::{Event, MergedService, Millis, Registry, RegistrySettings};
 use tombolo_federation_sync::Snapshot;
 
@@ -23,12 +28,14 @@ pub struct Step {
     pub exports_changed: bool,
     /// The list of complaints changed.
     pub diagnostics_changed: bool,
+    /// Outputs that were computed, for metrics.
+    pub computed: usize,
 }
 
 /// What peers may see: this site's share of exported services, and the ways into its networks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exports {
-    /// Exported services; only endpoints of this site's clusters are this site's to show.
+    /// Exported services, with the endpoints of this site's clusters.
     pub services: Vec<Arc<MergedService>>,
     /// East-west gateways of this site.
     pub gateways: Vec<NetworkGateway>,
@@ -37,10 +44,11 @@ pub struct Exports {
 /// See the module.
 #[derive(Debug)]
 pub struct Engine {
-    site: SiteSettings,
     registry: Registry,
     intents: Intents,
-    proxies: BTreeMap<ProxyId, Proxy>,
+    world: World,
+    outputs: Outputs,
+    diagnostics: Vec<Diagnostic>,
     next_proxy: u64,
 }
 
@@ -48,8 +56,15 @@ impl Engine {
     /// An engine that knows nothing yet.
     #[must_use]
     pub fn new(site: SiteSettings) -> Self {
-        let registry = Registry::new(RegistrySettings { export: site.export, cluster_local: site.cluster_local.clone() });
-        Self { site, registry, intents: Intents::default(), proxies: BTreeMap::new(), next_proxy: 0 }
+        let settings = RegistrySettings { export: site.export, cluster_local: site.cluster_local.clone() };
+        Self {
+            registry: Registry::new(settings),
+            intents: Intents::default(),
+            world: World::new(site),
+            outputs: Outputs::default(),
+            diagnostics: Vec::new(),
+            next_proxy: 0,
+        }
     }
 
     /// Takes an input. Nothing is recomputed until [`Engine::step`].
@@ -58,12 +73,22 @@ impl Engine {
             Input::Declare(shard, settings) => self.registry.declare(shard, settings, now),
             Input::Registry(event) => {
                 if let Event::Withdraw { shard } = &event {
-                    self.intents.withdraw(shard);
+                    let touched = self.intents.withdraw(shard);
+                    self.refresh(touched);
                 }
                 self.registry.apply(event, now);
             }
-            Input::Intent(event) => drop(self.intents.apply(event)),
-            Input::Bundles(_) => {}
+            Input::Intent(event) => {
+                let touched = self.intents.apply(event);
+                self.refresh(touched);
+            }
+            Input::Bundles(bundles) => self.world.set_bundles(bundles),
+        }
+    }
+
+    fn refresh(&mut self, objects: BTreeSet<ObjectRef>) {
+        for object in objects {
+            self.world.set_intent(&object, self.intents.meaning(&object));
         }
     }
 
@@ -71,26 +96,49 @@ impl Engine {
     pub fn attach(&mut self, proxy: Proxy) -> ProxyId {
         let id = ProxyId(self.next_proxy);
         self.next_proxy += 1;
-        self.proxies.insert(id, proxy);
+        self.world.set_proxy(id, Some(proxy));
         id
     }
 
     /// Forgets a proxy.
     pub fn detach(&mut self, id: ProxyId) {
-        self.proxies.remove(&id);
+        self.world.set_proxy(id, None);
     }
 
     /// Recomputes what the inputs since the last step touch.
     pub fn step(&mut self, now: Millis) -> Step {
         self.registry.tick(now);
         let changes = self.registry.take_changes();
-        Step { exports_changed: !changes.is_empty(), ..Step::default() }
+        for key in changes.services.iter().chain(&changes.exports) {
+            self.world.set_service(key, self.registry.service(key).map(|service| &**service));
+        }
+        if changes.gateways {
+            self.world.set_network_gateways(self.registry.gateways().clone());
+        }
+        let (changed, computed) = self.outputs.update(&mut self.world);
+        let mut step = Step {
+            changed,
+            exports_changed: !changes.exports.is_empty() || changes.gateways,
+            computed,
+            ..Step::default()
+        };
+        if computed > 0 || !changes.is_empty() {
+            let diagnostics = self.collect_diagnostics();
+            step.diagnostics_changed = diagnostics != self.diagnostics;
+            self.diagnostics = diagnostics;
+        }
+        step
     }
 
-    /// The newest snapshot of a proxy.
+    fn collect_diagnostics(&self) -> Vec<Diagnostic> {
+        let all: BTreeSet<&Diagnostic> = self.registry.diagnostics().chain(self.outputs.complaints()).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    /// The newest snapshot of a proxy, as of the last step.
     #[must_use]
-    pub fn snapshot(&self, _id: ProxyId) -> Option<Arc<Snapshot>> {
-        None
+    pub fn snapshot(&self, id: ProxyId) -> Option<Arc<Snapshot>> {
+        self.outputs.snapshot(id)
     }
 
     /// What peers may see.
@@ -99,21 +147,15 @@ impl Engine {
         Exports { services: self.registry.exported().cloned().collect(), gateways: self.registry.own_gateways() }
     }
 
-    /// Every complaint, in order.
+    /// Every complaint as of the last step, in order.
     #[must_use]
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        self.registry.diagnostics().cloned().collect()
+        self.diagnostics.clone()
     }
 
     /// The registry, for status.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
-    }
-
-    /// The site's settings.
-    #[must_use]
-    pub fn site(&self) -> &SiteSettings {
-        &self.site
     }
 }
