@@ -72,13 +72,15 @@ pub struct Forward {
     pub cluster: Arc<str>,
     /// Which of the weighted clusters it is.
     pub weighted: Option<u32>,
+    /// The request is gRPC: answers made here take gRPC's form.
+    pub grpc: bool,
     /// Clocks.
     pub timeouts: StreamTimeouts,
-    /// When it is tried again; `None`: never.
+    /// When it is tried again, once the request is prepared; `None`: never.
     pub retry: Option<Arc<RetryPlan>>,
     /// Several tries at once; `None`: one by one.
     pub hedge: Option<Hedge>,
-    /// For consistent hashing; `None`: the balancer takes a random number.
+    /// For consistent hashing, once the request is prepared; `None`: the balancer takes a random number.
     pub hash: Option<u64>,
     /// `set-cookie` for the response, when a hash policy made a cookie.
     pub set_cookies: SmallVec<[HeaderValue; 1]>,
@@ -86,12 +88,8 @@ pub struct Forward {
     pub metadata_match: Option<MetadataMatch>,
     /// Which bounds and pools.
     pub priority: RoutePriority,
-    /// Clusters that get a copy, as indices into [`mirrors`](Self::mirrors) by the share that was drawn, with their names.
+    /// Copies to send: index into [`mirrors`](Self::mirrors), and the cluster.
     pub copies: SmallVec<[(u32, Arc<str>); 1]>,
-    /// Path for the upstream, when it changes.
-    pub path: Option<String>,
-    /// Host for the upstream, when it changes.
-    pub host: Option<HeaderValue>,
     /// The endpoint's host name is the host for the upstream.
     pub auto_host: bool,
     /// An upgrade is asked for and allowed.
@@ -104,8 +102,7 @@ pub struct Forward {
     pub flags: Flags,
     /// Response headers that filters ask for, put before the response's own changes.
     pub response_headers: SmallVec<[(http::HeaderName, HeaderValue); 4]>,
-    /// Changes of request and response by header mutation filters, as overrides chosen for this route: indices are not needed,
-    /// the filters are pinned.
+    /// Changes of request and response by header mutation filters, in the order of their application to requests.
     pub mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
     /// Bodies are changed by these.
     pub bodies: BodyFilters,

@@ -223,15 +223,3 @@ pub struct PeerCertificate {
     /// URL-encoded PEM of the certificate and its chain.
     pub chain_pem: String,
 }
-
-/// Random numbers, uniformly distributed over all values. The I/O layer's generator in production, a seed in tests.
-pub trait Random {
-    /// The next one.
-    fn next(&mut self) -> u64;
-}
-
-impl<F: FnMut() -> u64> Random for F {
-    fn next(&mut self) -> u64 {
-        self()
-    }
-}

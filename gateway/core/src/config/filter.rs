@@ -173,14 +173,10 @@ pub struct Cors {
 /// A token bucket in front of the routes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalRateLimit {
-    /// Prefix of statistics. Buckets are told apart by this and the place of the settings in the tree.
+    /// Prefix of statistics.
     pub stat_prefix: Arc<str>,
-    /// Most tokens.
-    pub max_tokens: u32,
-    /// Tokens added each interval.
-    pub tokens_per_fill: u32,
-    /// The interval.
-    pub fill_interval: Duration,
+    /// Most tokens, tokens added each interval, and the interval.
+    pub bucket: Arc<crate::filter::TokenBucket>,
     /// How often it is looked at.
     pub enabled: Fraction,
     /// How often it is enforced.

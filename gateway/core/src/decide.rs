@@ -1,0 +1,447 @@
+//! What is to be done with a request.
+//!
+//! Owns the order of things: virtual host and route, the cluster by weight, the filters in the order of the chain, then
+//! the route's own action. Pure and synchronous; costs nothing that grows with the configuration. Used by the I/O layer once per
+//! request (and again after an internal redirect).
+
+mod timeouts;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    config::{
+        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HttpFilter, HttpFilterKind,
+        LocalRateLimit, Mirror, Redirect, Route, RouteAction, RouteTable, RouteTarget, RouterFilter,
+    },
+    decision::{BodyFilters, Cause, Decision, Forward, Matched, Reply, UpgradePlan},
+    failure::{Failure, Flag, Flags, Kind},
+    filter::{self, CorsVerdict},
+    format::Facts,
+    forward,
+    head::{ConnInfo, Head},
+    request::{self, Caller},
+    route::{self, Found},
+    time::{Millis, Random},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
+use std::{sync::Arc, time::Duration};
+
+/// What may change from request to request besides the request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moment {
+    /// Now.
+    pub now: Millis,
+    /// Injected faults that are going on in this process.
+    pub active_faults: u32,
+}
+
+/// Decides about a request that [`admit`](request::admit) has cleaned. `table` is [`Config::route_table`]'s answer.
+#[must_use]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one plain part of the question; a struct of them would be made at one place only"
+)]
+pub fn decide(
+    config: &Config,
+    hcm: &Hcm,
+    table: Option<&Arc<RouteTable>>,
+    conn: &ConnInfo,
+    caller: Caller,
+    head: &Head,
+    moment: Moment,
+    random: &mut Random,
+) -> Decision {
+    let Some(table) = table else { return refuse(Kind::RouteConfigMissing, None) };
+    let drawn = random.draw();
+    let (matched, missing) = match route::find(table, head, conn, caller, drawn) {
+        Found::Route(matched) => (Some(matched), None),
+        Found::NoRoute(matched) => (Some(matched), Some(Kind::NoRoute)),
+        Found::NoHost => (None, Some(Kind::NoRoute)),
+        Found::NeedsTls(matched) => return to_tls(head, matched),
+    };
+    let choice = matched.as_ref().and_then(Matched::action).map(|action| choose_cluster(action, head, drawn));
+    let weighted = choice.as_ref().and_then(|choice| choice.weighted);
+    let upgrade = match (&missing, upgrade(hcm, matched.as_ref(), head)) {
+        (None, Err(())) => return refuse(Kind::UpgradeRefused, None),
+        (_, Ok(plan)) => plan,
+        (Some(_), Err(())) => None,
+    };
+    let mut draft = Draft {
+        matched: matched.as_ref(),
+        weighted,
+        cluster: choice.as_ref().map_or("", |c| &c.name),
+        ..Draft::default()
+    };
+    if let Some(mut reply) = draft.run_filters(hcm, head, moment, random) {
+        reply.delay = draft.delay;
+        return Decision::Reply(reply);
+    }
+    let outcome = (draft.delay, draft.flags());
+    let parts = draft.parts();
+    let decision = match (missing, matched) {
+        (None, Some(matched)) => act(config, hcm, head, matched, choice, upgrade, parts, random),
+        (kind, matched) => refuse(kind.unwrap_or(Kind::NoRoute), matched),
+    };
+    delayed(decision, outcome)
+}
+
+fn delayed(decision: Decision, (delay, flags): (Option<Duration>, Flags)) -> Decision {
+    match decision {
+        Decision::Forward(mut forward) => {
+            forward.delay = delay;
+            forward.flags = flags;
+            Decision::Forward(forward)
+        }
+        Decision::Reply(mut reply) => {
+            reply.delay = delay;
+            let mut all = flags;
+            all.extend(reply.flags);
+            reply.flags = all;
+            Decision::Reply(reply)
+        }
+    }
+}
+
+fn refuse(kind: Kind, matched: Option<Matched>) -> Decision {
+    Decision::Reply(Box::new(Reply { matched, ..Reply::failure(Failure::new(kind)) }))
+}
+
+/// Redirects to the same URL with `https`.
+fn to_tls(head: &Head, matched: Matched) -> Decision {
+    let host = match route::hosts::port_start(&head.authority) {
+        Some(at) if head.authority.get(at..) == Some(":80") => head.authority.get(..at).unwrap_or_default(),
+        _ => &head.authority,
+    };
+    let location = format!("https://{host}{}", head.path);
+    Decision::Reply(Box::new(redirect_to(&location, StatusCode::MOVED_PERMANENTLY, matched)))
+}
+
+fn redirect_to(location: &str, status: StatusCode, matched: Matched) -> Reply {
+    let mut headers = HeaderMap::new();
+    request::set_text(&mut headers, header::LOCATION, location);
+    answer(status, headers, Bytes::new(), Cause::Redirect, Some(matched))
+}
+
+fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, cause: Cause, matched: Option<Matched>) -> Reply {
+    Reply { status, headers, body, grpc_status: None, cause, flags: Flags::NONE, delay: None, matched }
+}
+
+struct Choice {
+    name: Arc<str>,
+    weighted: Option<u32>,
+}
+
+fn choose_cluster(action: &RouteAction, head: &Head, drawn: u64) -> Choice {
+    let named = |header: &header::HeaderName| {
+        let value = head.headers.get(header).and_then(|value| value.to_str().ok());
+        Arc::from(value.unwrap_or_default())
+    };
+    match &action.cluster {
+        ClusterChoice::One(name) => Choice { name: Arc::clone(name), weighted: None },
+        ClusterChoice::Header(header) => Choice { name: named(header), weighted: None },
+        ClusterChoice::Weighted { clusters, total, random_header } => {
+            let told =
+                random_header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok()?.parse::<u64>().ok());
+            let mut left = told.unwrap_or(drawn) % (*total).max(1);
+            let index = clusters.iter().position(|cluster| match left.checked_sub(u64::from(cluster.weight)) {
+                Some(rest) => {
+                    left = rest;
+                    false
+                }
+                None => true,
+            });
+            let index = index.unwrap_or_default();
+            let name = clusters
+                .get(index)
+                .map_or_else(|| Arc::from(""), |c| c.header.as_ref().map_or_else(|| Arc::clone(&c.name), named));
+            Choice { name, weighted: u32::try_from(index).ok() }
+        }
+    }
+}
+
+/// Whether what is asked to be upgraded to is allowed, if anything is.
+fn upgrade(hcm: &Hcm, matched: Option<&Matched>, head: &Head) -> Result<Option<UpgradePlan>, ()> {
+    if head.upgrade.is_empty() {
+        return Ok(None);
+    }
+    let action = matched.and_then(Matched::action);
+    let on_route = action.and_then(|a| a.upgrades.iter().find(|u| u.upgrade.kind.eq_ignore_ascii_case(&head.upgrade)));
+    let here = hcm.upgrades.iter().find(|u| u.kind.eq_ignore_ascii_case(&head.upgrade));
+    let allowed = on_route.map(|u| u.upgrade.enabled).or(here.map(|u| u.enabled)).unwrap_or(false);
+    if !allowed {
+        return Err(());
+    }
+    let ends_here = on_route.is_some_and(|u| u.terminate_connect);
+    Ok(Some(if ends_here { UpgradePlan::TerminateConnect } else { UpgradePlan::Pass }))
+}
+
+/// What filters add to a decision.
+#[derive(Default)]
+struct Draft<'m> {
+    matched: Option<&'m Matched>,
+    weighted: Option<u32>,
+    cluster: &'m str,
+    delay: Option<Duration>,
+    parts: Parts,
+}
+
+#[derive(Default)]
+struct Parts {
+    weighted: Option<u32>,
+    response_kbps: Option<u64>,
+    response_headers: SmallVec<[(header::HeaderName, HeaderValue); 4]>,
+    mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
+    bodies: BodyFilters,
+    forward_host: Option<String>,
+}
+
+impl<'m> Draft<'m> {
+    fn parts(self) -> Parts {
+        Parts { weighted: self.weighted, ..self.parts }
+    }
+
+    fn flags(&self) -> Flags {
+        let mut flags = Flags::NONE;
+        if self.delay.is_some() {
+            flags.insert(Flag::DelayInjected);
+        }
+        flags
+    }
+
+    fn weight(&self) -> Option<&'m ClusterWeight> {
+        match &self.matched?.action()?.cluster {
+            ClusterChoice::Weighted { clusters, .. } => clusters.get(self.weighted? as usize),
+            ClusterChoice::One(_) | ClusterChoice::Header(_) => None,
+        }
+    }
+
+    fn run_filters(&mut self, hcm: &'m Hcm, head: &Head, moment: Moment, random: &mut Random) -> Option<Box<Reply>> {
+        hcm.filters.iter().find_map(|filter| self.run(filter, head, moment, random))
+    }
+
+    fn run(&mut self, filter: &'m HttpFilter, head: &Head, moment: Moment, random: &mut Random) -> Option<Box<Reply>> {
+        let over = filter::override_of(&filter.name, self.matched, self.weight());
+        if matches!(over, Some(FilterOverride::Off)) || (filter.disabled && over.is_none()) {
+            return None;
+        }
+        match &filter.kind {
+            HttpFilterKind::Fault(own) => {
+                let fault = if let Some(FilterOverride::Fault(fault)) = over { fault } else { own };
+                return self.fault(fault, head, moment, random);
+            }
+            HttpFilterKind::Cors => {
+                if let Some(FilterOverride::Cors(cors)) = over {
+                    return self.cors(cors, head, random);
+                }
+            }
+            HttpFilterKind::LocalRateLimit(own) => {
+                let limit = if let Some(FilterOverride::LocalRateLimit(limit)) = over { limit } else { own };
+                return limited(limit, moment, random);
+            }
+            HttpFilterKind::HeaderMutation(own) => {
+                self.parts.mutations.push(Arc::clone(own));
+                if let Some(FilterOverride::HeaderMutation(more)) = over {
+                    self.parts.mutations.push(Arc::clone(more));
+                }
+            }
+            HttpFilterKind::DynamicForwardProxy => match over {
+                Some(FilterOverride::ForwardHost(host)) => self.parts.forward_host = Some(host.to_string()),
+                Some(FilterOverride::ForwardHostHeader(name)) => {
+                    self.parts.forward_host = head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+                }
+                _ => {}
+            },
+            HttpFilterKind::GrpcWeb => self.parts.bodies.grpc_web = true,
+            HttpFilterKind::GrpcStats => self.parts.bodies.grpc_stats = true,
+            HttpFilterKind::Compressor(compressor) => {
+                if !matches!(over, Some(FilterOverride::Compressor(false))) {
+                    self.parts.bodies.compress.push(Arc::clone(compressor));
+                }
+            }
+            HttpFilterKind::MeshStats | HttpFilterKind::Router(_) => {}
+        }
+        None
+    }
+
+    fn fault(
+        &mut self,
+        fault: &crate::config::Fault,
+        head: &Head,
+        moment: Moment,
+        random: &mut Random,
+    ) -> Option<Box<Reply>> {
+        let drawn = filter::inject(fault, self.cluster, head, moment.active_faults, random);
+        self.delay = drawn.delay.or(self.delay);
+        self.parts.response_kbps = drawn.response_kbps.or(self.parts.response_kbps);
+        let (status, grpc) = drawn.abort?;
+        let mut reply = Reply::failure(Failure::new(Kind::FaultInjected).with_status(status));
+        reply.grpc_status = grpc;
+        let mut flags = self.flags();
+        flags.extend(reply.flags);
+        reply.flags = flags;
+        Some(Box::new(reply))
+    }
+
+    fn cors(&mut self, cors: &crate::config::Cors, head: &Head, random: &mut Random) -> Option<Box<Reply>> {
+        match filter::cors(cors, head, random) {
+            CorsVerdict::Ignore => None,
+            CorsVerdict::Allow(headers) => {
+                self.parts.response_headers.extend(headers);
+                None
+            }
+            CorsVerdict::Answer(headers) => {
+                Some(Box::new(answer(StatusCode::OK, headers, Bytes::new(), Cause::Preflight, None)))
+            }
+        }
+    }
+}
+
+fn limited(limit: &LocalRateLimit, moment: Moment, random: &mut Random) -> Option<Box<Reply>> {
+    if !limit.enabled.hit(random.draw()) || limit.bucket.take(moment.now) || !limit.enforced.hit(random.draw()) {
+        return None;
+    }
+    let mut reply = Reply::failure(Failure::new(Kind::RateLimited).with_status(limit.status));
+    let pending = crate::header::evaluate(&limit.response_headers, &Facts::default());
+    crate::header::apply(&limit.response_headers, pending, &mut reply.headers);
+    reply.grpc_status = limit.grpc_resource_exhausted.then_some(8);
+    Some(Box::new(reply))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one decision, used once")]
+fn act(
+    config: &Config,
+    hcm: &Hcm,
+    head: &Head,
+    matched: Matched,
+    choice: Option<Choice>,
+    upgrade: Option<UpgradePlan>,
+    parts: Parts,
+    random: &mut Random,
+) -> Decision {
+    let Some(route) = matched.route().cloned() else { return refuse(Kind::NoRoute, Some(matched)) };
+    let action = match &route.target {
+        RouteTarget::Forward(action) => action,
+        RouteTarget::Redirect(redirect) => return redirected(&route, redirect, head, matched),
+        RouteTarget::Respond(response) => return responded(response, head, matched),
+        RouteTarget::NonForwarding => return refuse(Kind::NoRoute, Some(matched)),
+    };
+    let Some(choice) = choice else { return refuse(Kind::NoRoute, Some(matched)) };
+    let Some(cluster) = config.clusters.get(&choice.name) else {
+        let failure = Failure::new(Kind::NoCluster).with_status(action.cluster_not_found.as_u16());
+        return Decision::Reply(Box::new(Reply { matched: Some(matched), ..Reply::failure(failure) }));
+    };
+    let router = router(hcm);
+    let grpc = head.is_grpc();
+    let hedge = hedge(action, &matched, head);
+    let timeouts = timeouts::of(hcm, action, &matched, router, head, grpc);
+    let weight = Draft { matched: Some(&matched), weighted: parts.weighted, ..Draft::default() }.weight();
+    let metadata_match = merged(action.metadata_match.as_ref(), weight.and_then(|w| w.metadata_match.as_ref()));
+    let mut forward = Forward {
+        cluster: Arc::clone(&cluster.name),
+        weighted: parts.weighted,
+        grpc,
+        timeouts,
+        retry: None,
+        hedge,
+        hash: None,
+        set_cookies: SmallVec::new(),
+        metadata_match,
+        priority: action.priority,
+        copies: SmallVec::new(),
+        auto_host: matches!(action.host_rewrite, crate::config::HostRewrite::Auto),
+        upgrade,
+        delay: None,
+        response_kbps: parts.response_kbps,
+        flags: Flags::NONE,
+        response_headers: parts.response_headers,
+        mutations: parts.mutations,
+        bodies: parts.bodies,
+        body_buffer_limit: route.body_buffer_limit.or(matched.host().body_buffer_limit),
+        suppress_envoy_headers: router.is_some_and(|router| router.suppress_envoy_headers),
+        timeout_status: timeouts::alternative(head),
+        forward_host: parts.forward_host,
+        matched,
+    };
+    forward.copies = copies(forward.mirrors(), head, random);
+    Decision::Forward(Box::new(forward))
+}
+
+fn router(hcm: &Hcm) -> Option<&RouterFilter> {
+    hcm.filters.iter().rev().find_map(|filter| match &filter.kind {
+        HttpFilterKind::Router(router) => Some(router),
+        _ => None,
+    })
+}
+
+fn hedge(action: &RouteAction, matched: &Matched, head: &Head) -> Option<crate::config::Hedge> {
+    let configured = action.hedge.as_ref().or(matched.host().hedge.as_ref()).map(|hedge| **hedge);
+    match forward::told_hedging(head) {
+        None => configured,
+        Some(on_per_try_timeout) => {
+            let base = configured.unwrap_or(crate::config::Hedge {
+                initial: 1,
+                additional_per_million: 0,
+                on_per_try_timeout: false,
+            });
+            Some(crate::config::Hedge { on_per_try_timeout, ..base })
+        }
+    }
+}
+
+/// The keys of both; the weighted cluster's wins.
+fn merged(
+    route: Option<&crate::config::MetadataMatch>,
+    weight: Option<&crate::config::MetadataMatch>,
+) -> Option<crate::config::MetadataMatch> {
+    match (route, weight) {
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => Some(Arc::clone(one)),
+        (Some(route), Some(weight)) => {
+            let of_route = route.iter().filter(|(key, _)| !weight.iter().any(|(other, _)| other == key));
+            let mut all: Vec<_> = of_route.chain(weight.iter()).cloned().collect();
+            all.sort_by(|a, b| a.0.cmp(&b.0));
+            Some(all.into())
+        }
+    }
+}
+
+fn copies(mirrors: &[Mirror], head: &Head, random: &mut Random) -> SmallVec<[(u32, Arc<str>); 1]> {
+    let mut out = SmallVec::new();
+    for (index, mirror) in (0u32..).zip(mirrors) {
+        if !mirror.share.hit(random.draw()) {
+            continue;
+        }
+        let named = mirror.header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok()).map(Arc::from);
+        match (named, mirror.header.is_some()) {
+            (Some(name), _) => out.push((index, name)),
+            (None, false) => out.push((index, Arc::clone(&mirror.cluster))),
+            (None, true) => {}
+        }
+    }
+    out
+}
+
+fn redirected(route: &Route, redirect: &Redirect, head: &Head, matched: Matched) -> Decision {
+    let location = route::location(route, redirect, head);
+    Decision::Reply(Box::new(redirect_to(&location, redirect.status, matched)))
+}
+
+fn responded(response: &DirectResponse, head: &Head, matched: Matched) -> Decision {
+    let mut headers = HeaderMap::new();
+    let mut body = response.body.clone();
+    let mut kind = HeaderValue::from_static("text/plain");
+    if let Some((format, content_type)) = &response.format {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let facts =
+            Facts { head: Some(head), status: Some(response.status.as_u16()), local_reply: &text, ..Facts::default() };
+        body = format.render(&facts).into();
+        kind = content_type.clone();
+    }
+    if !body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, kind);
+    }
+    Decision::Reply(Box::new(answer(response.status, headers, body, Cause::DirectResponse, Some(matched))))
+}

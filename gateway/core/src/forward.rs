@@ -1,0 +1,16 @@
+//! What changes in the headers of a request and of its response on the way.
+//!
+//! Owns the router's part: route-level header changes, rewrites, `x-envoy-*`, retries as the request asks for them, and what the
+//! connection manager does to a response. Never decides where to. Used by the I/O layer around each exchange.
+
+mod prepare;
+mod response;
+mod retry;
+
+#[cfg(test)]
+mod tests;
+
+pub use prepare::{Context, prepare, stamp_attempt};
+pub use response::{finish_response, upstream_response};
+pub use retry::parse_retry_on;
+pub(crate) use retry::{policy as retry_policy, told_hedging};
