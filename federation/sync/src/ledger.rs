@@ -27,6 +27,8 @@ pub struct TypeStatus {
 struct Held {
     /// `None`: it may hold some version, but not surely which, because a response that had it was refused.
     version: Option<Arc<str>>,
+    /// Some version was accepted once, and is still in use if a newer one was refused.
+    accepted: bool,
     /// What was last accepted, where a later response may have to repeat it.
     good: Option<Arc<Resource>>,
 }
@@ -114,7 +116,7 @@ impl Ledger {
 
     /// The reader says that it holds this version.
     pub(crate) fn believe(&mut self, name: Arc<str>, version: Arc<str>) {
-        self.held.insert(name, Held { version: Some(version), good: None });
+        self.held.insert(name, Held { version: Some(version), accepted: true, good: None });
     }
 
     /// Answers for the name even if the reader holds it.
@@ -205,14 +207,20 @@ impl Ledger {
                 && self.wanted(set).any(|resource| !self.held.contains_key(&resource.name) && self.lacks(resource)))
     }
 
-    /// Whether the reader has confirmed everything of the set and refused nothing of it.
+    /// Whether the reader uses nothing older than the set: it has confirmed everything, or refused what it never had.
     pub(crate) fn is_confirmed(&mut self, set: &Arc<ResourceSet>) -> bool {
         if self.flight.is_some() || self.owes_answer {
             return false;
         }
         let left = self.compare(set, true, usize::MAX);
-        let refuses = self.refused.iter().any(|(name, version)| set.get(name).is_some_and(|r| r.version == *version));
-        left.complete && left.changed.is_empty() && left.removed.is_empty() && !refuses
+        let older = |name: &Arc<str>| self.held.get(name).is_some_and(|held| held.accepted);
+        left.complete && left.changed.is_empty() && left.removed.is_empty() && !self.refusals(set).any(older)
+    }
+
+    /// The resources of the set that the reader could not use.
+    fn refusals<'s>(&'s self, set: &'s ResourceSet) -> impl Iterator<Item = &'s Arc<str>> {
+        let current = |name: &Arc<str>, version: &Arc<str>| set.get(name).is_some_and(|r| r.version == *version);
+        self.refused.iter().filter(move |(name, version)| current(name, version)).map(|(name, _)| name)
     }
 
     /// Records that the batch was sent.
@@ -238,7 +246,8 @@ impl Ledger {
         {
             self.refused.remove(&resource.name);
             let good = self.repeats.then(|| resource.clone());
-            self.held.insert(resource.name.clone(), Held { version: Some(resource.version.clone()), good });
+            self.held
+                .insert(resource.name.clone(), Held { version: Some(resource.version.clone()), accepted: true, good });
         }
         self.drop_held(&flight.batch.removed);
         if self.refused.is_empty() {
@@ -303,9 +312,8 @@ impl Ledger {
 
     /// Notes whether the reader is up to date with the set.
     pub(crate) fn note_synced(&mut self, set: &Arc<ResourceSet>) {
-        let refuses =
-            || self.refused.iter().any(|(name, version)| set.get(name).is_some_and(|r| r.version == *version));
-        self.status.synced = self.flight.is_none() && self.is_settled(set) && !refuses();
+        let refuses = self.refusals(set).next().is_some();
+        self.status.synced = self.flight.is_none() && self.is_settled(set) && !refuses;
     }
 }
 

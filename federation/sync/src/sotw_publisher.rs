@@ -36,22 +36,22 @@ impl SotwPublisher {
             ask(ledger, request);
             return;
         }
-        if ledger.awaits(&request.nonce) {
+        let answers = ledger.awaits(&request.nonce);
+        let repeats = !ledger.in_flight() && request.nonce == ledger.last_nonce && request.error.is_none();
+        if answers {
             match &request.error {
                 None => ledger.accepted(),
                 Some(error) => ledger.rejected(error, &BTreeMap::new()),
             }
-            ask(ledger, request);
-        } else if !ledger.in_flight() && request.nonce == ledger.last_nonce && request.error.is_none() {
-            // Not an answer. The same names again mean that the reader waits for them, see xDS warming.
-            if !ask(ledger, request) {
-                ledger.owes_answer = true;
-                for name in ledger.names.clone() {
-                    ledger.owe(name);
-                }
+        }
+        // Requests come in order, so the names are the newest ones even when the nonce was overtaken. The same names
+        // again, in a request that answers nothing, mean that the reader waits for them, see warming.
+        if !ask(ledger, request) && repeats {
+            ledger.owes_answer = true;
+            for name in ledger.names.clone() {
+                ledger.owe(name);
             }
         }
-        // Anything else answers a response that was overtaken; the answer to the newest one has the names again.
     }
 
     /// The next response for the newest snapshot, or nothing: because the reader holds everything, or because it has

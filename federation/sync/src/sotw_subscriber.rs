@@ -3,7 +3,7 @@
 
 use crate::{Plan, Rule, SotwRequest, SotwResponse, Update, subscriber::refusal};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -19,15 +19,21 @@ struct Shelf {
     /// Version of the last response that was accepted.
     version: String,
     nonce: String,
-    /// A request is due, because names changed or a response is answered.
-    due: Option<Option<String>>,
-    /// A response is being worked on; a change of names waits for its answer.
-    working: bool,
 }
 
 impl Shelf {
     fn asks(&self) -> bool {
         self.wildcard || !self.names.is_empty()
+    }
+
+    /// What is asked for now, with the newest answer.
+    fn request(&self, type_url: &str, error: Option<String>) -> SotwRequest {
+        let mut names: Vec<String> = self.names.iter().cloned().collect();
+        if self.wildcard && !(names.is_empty() && self.rule.wildcard) {
+            names.insert(0, "*".to_owned());
+        }
+        let (version, nonce) = (self.version.clone(), self.nonce.clone());
+        SotwRequest { type_url: type_url.into(), version, nonce, names, error }
     }
 }
 
@@ -36,6 +42,7 @@ impl Shelf {
 pub struct SotwSubscriber {
     plan: Plan,
     shelves: BTreeMap<Arc<str>, Shelf>,
+    outbox: VecDeque<SotwRequest>,
     connected: bool,
 }
 
@@ -43,14 +50,15 @@ impl SotwSubscriber {
     /// A reader that asks for nothing yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self { plan, shelves: BTreeMap::new(), connected: false }
+        Self { plan, shelves: BTreeMap::new(), outbox: VecDeque::new(), connected: false }
     }
 
     /// Asks for everything of a type.
     pub fn subscribe_all(&mut self, type_url: &str) {
         let shelf = self.shelf(type_url);
         if !std::mem::replace(&mut shelf.wildcard, true) {
-            shelf.due.get_or_insert(None);
+            let request = shelf.request(type_url, None);
+            self.push(request);
         }
     }
 
@@ -67,7 +75,15 @@ impl SotwSubscriber {
         if !shelf.wildcard {
             shelf.held.retain(|name, _| names.contains(&**name));
         }
-        shelf.due.get_or_insert(None);
+        // Every change is said, not only the newest: a name that goes and comes back has to be sent again.
+        let request = shelf.request(type_url, None);
+        self.push(request);
+    }
+
+    fn push(&mut self, request: SotwRequest) {
+        if self.connected {
+            self.outbox.push_back(request);
+        }
     }
 
     /// The names that are asked for one by one.
@@ -90,16 +106,22 @@ impl SotwSubscriber {
     /// A new stream begins: everything is asked for again.
     pub fn connected(&mut self) {
         self.connected = true;
-        for shelf in self.shelves.values_mut() {
+        self.outbox.clear();
+        let mut order = Vec::new();
+        for (type_url, shelf) in &mut self.shelves {
             shelf.nonce.clear();
-            shelf.working = false;
-            shelf.due = shelf.asks().then_some(None);
+            if shelf.asks() {
+                order.push((shelf.rank, shelf.request(type_url, None)));
+            }
         }
+        order.sort_by_key(|(rank, _)| *rank);
+        self.outbox.extend(order.into_iter().map(|(_, request)| request));
     }
 
     /// The stream is gone. Nothing is forgotten.
     pub fn disconnected(&mut self) {
         self.connected = false;
+        self.outbox.clear();
     }
 
     /// Takes in a response. The update must be answered with [`SotwSubscriber::answer`] before the next response of
@@ -113,7 +135,6 @@ impl SotwSubscriber {
             ..Update::default()
         };
         let Some(shelf) = self.shelves.get_mut(&response.type_url) else { return update };
-        shelf.working = true;
         if shelf.rule.full_state {
             let present: BTreeSet<&Arc<str>> = response.resources.iter().map(|resource| &resource.name).collect();
             update.removed = shelf.held.keys().filter(|name| !present.contains(name)).cloned().collect();
@@ -136,33 +157,17 @@ impl SotwSubscriber {
             }
         }
         shelf.nonce.clone_from(&update.nonce);
-        shelf.working = false;
         if refused.is_empty() {
             shelf.version.clone_from(&update.version);
         }
-        shelf.due = Some(refusal(refused));
+        let request = shelf.request(&update.type_url, refusal(refused));
+        self.push(request);
     }
 
     /// The next request to send.
     #[must_use]
     pub fn next_request(&mut self) -> Option<SotwRequest> {
-        if !self.connected {
-            return None;
-        }
-        let ready = self.shelves.iter_mut().filter(|(_, shelf)| shelf.due.is_some() && !shelf.working);
-        let (type_url, shelf) = ready.min_by_key(|(_, shelf)| shelf.rank)?;
-        let error = shelf.due.take()?;
-        let mut names: Vec<String> = shelf.names.iter().cloned().collect();
-        if shelf.wildcard && !(names.is_empty() && shelf.rule.wildcard) {
-            names.insert(0, "*".to_owned());
-        }
-        Some(SotwRequest {
-            type_url: type_url.clone(),
-            version: shelf.version.clone(),
-            nonce: shelf.nonce.clone(),
-            names,
-            error,
-        })
+        self.outbox.pop_front()
     }
 
     fn shelf(&mut self, type_url: &str) -> &mut Shelf {
@@ -175,8 +180,6 @@ impl SotwSubscriber {
             held: BTreeMap::new(),
             version: String::new(),
             nonce: String::new(),
-            due: None,
-            working: false,
         })
     }
 }
