@@ -21,11 +21,11 @@ struct Ran {
 }
 
 fn run(args: &[&str]) -> Ran {
-    let output = tombolo().args(args).output().unwrap();
+    let output = tombolo().args(args).output().expect("the binary is built");
     Ran {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code().expect("it ended by itself"),
+        out: String::from_utf8(output.stdout).expect("it prints text"),
+        err: String::from_utf8(output.stderr).expect("it prints text"),
     }
 }
 
