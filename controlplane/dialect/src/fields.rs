@@ -12,6 +12,7 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     fmt::Display,
+    net::IpAddr,
     ops::RangeInclusive,
     str::FromStr,
     time::Duration,
@@ -137,6 +138,14 @@ impl<'a> At<'a> {
         self.parse(grammar::duration)
     }
 
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        let address = self.node.text().and_then(|text| text.parse().ok());
+        if address.is_none() {
+            self.expected("an IP address");
+        }
+        address
+    }
+
     /// A duration that must not be zero.
     pub(crate) fn positive_duration(&self) -> Option<Duration> {
         let duration = self.duration()?;
@@ -255,7 +264,7 @@ impl<'a> Fields<'a> {
         Some(At::new(node, &join(&self.at.path, name), self.at.sink))
     }
 
-    /// A message field that is there, also when it is written as null or as nothing after the colon.
+    /// Whether a field is there and not null.
     pub(crate) fn present(&self, name: &'static str) -> bool {
         self.at(name).is_some()
     }

@@ -26,16 +26,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         let (number, tail) = rest.split_at(end);
         let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
-        let scale = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60 * 1_000_000_000,
-            "h" => 3_600 * 1_000_000_000,
-            "" => return Err(refuse("it has no unit")),
-            _ => return Err(refuse("its unit is not one of h, m, s, ms, us and ns")),
-        };
+        let scale = nanoseconds(unit).ok_or_else(|| match unit {
+            "" => refuse("it has no unit"),
+            _ => refuse("its unit is not one of h, m, s, ms, us and ns"),
+        })?;
         nanos += scaled(number, scale).ok_or_else(|| refuse("it has a malformed number"))?;
         rest = tail;
     }
@@ -51,6 +45,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     let seconds = u64::try_from(nanos / 1_000_000_000).unwrap_or(u64::MAX);
     Ok(Duration::new(seconds, u32::try_from(nanos % 1_000_000_000).unwrap_or(0)))
+}
+
+fn nanoseconds(unit: &str) -> Option<u128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60 * 1_000_000_000,
+        "h" => 3_600 * 1_000_000_000,
+        _ => return None,
+    })
 }
 
 /// A decimal number times a scale, without the rounding of floats.

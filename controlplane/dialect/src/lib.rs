@@ -46,6 +46,8 @@ mod object;
 mod read;
 mod reading;
 mod run;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use read::{is_manifest, read, read_json};

@@ -49,6 +49,26 @@ pub fn is_manifest(path: &str) -> bool {
 
 /// Reads documents as `kubectl apply -R` applies files: in the order of their paths, the last definition of an object wins.
 /// Never fails: what cannot be read is in [`Reading::diagnostics`], [`Reading::refused`] and [`Reading::unreadable`].
+///
+/// ```
+/// use tombolo_controlplane_dialect::{code, read, Context, Document};
+/// use tombolo_federation_model::{ClusterId, TrustDomain};
+///
+/// let context = Context::new(ClusterId::parse("east").unwrap(), TrustDomain::parse("east.local").unwrap());
+/// let route = "
+/// apiVersion: networking.istio.io/v1
+/// kind: VirtualService
+/// metadata: {name: reviews}
+/// spec:
+///   hosts: [reviews]
+///   http: [{route: [{destination: {host: reviews}}], timeout: 5}]
+/// ";
+/// let reading = read(&[Document::new("routes/reviews.yaml", route)], &context);
+/// let complaint = &reading.diagnostics[0];
+/// assert_eq!((complaint.code.as_str(), complaint.field.as_str()), (code::BAD_VALUE, "spec.http[0].timeout"));
+/// assert_eq!(complaint.place, "routes/reviews.yaml:7");
+/// assert_eq!(reading.refused.len(), 1);
+/// ```
 #[must_use]
 pub fn read(input: &[Document], ctx: &Context) -> Reading {
     let mut files: Vec<&Document> = input.iter().collect();
@@ -62,6 +82,17 @@ pub fn read(input: &[Document], ctx: &Context) -> Reading {
 }
 
 /// Reads one object that an API server told. The reading has at most one object; a list yields its members.
+///
+/// ```
+/// use tombolo_controlplane_dialect::{read_json, Context};
+/// use tombolo_federation_model::{ClusterId, TrustDomain};
+///
+/// let context = Context::new(ClusterId::parse("east").unwrap(), TrustDomain::parse("east.local").unwrap());
+/// let service = serde_json::json!({
+///     "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}
+/// });
+/// assert_eq!(read_json(&service, "api-server", &context).items().count(), 1);
+/// ```
 #[must_use]
 pub fn read_json(object: &serde_json::Value, place: &str, ctx: &Context) -> Reading {
     let mut pile = Pile { ctx, candidates: BTreeMap::new(), faults: Vec::new(), reading: Reading::default() };

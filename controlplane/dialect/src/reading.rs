@@ -114,6 +114,26 @@ impl Reading {
     }
 
     /// What is to run, with the ports that the services of this reading tell where an object says none.
+    ///
+    /// ```
+    /// use tombolo_controlplane_dialect::{read, Context, Document};
+    /// use tombolo_federation_model::{ClusterId, TrustDomain};
+    ///
+    /// let context = Context::new(ClusterId::parse("east").unwrap(), TrustDomain::parse("east.local").unwrap());
+    /// let text = "
+    /// apiVersion: apps/v1
+    /// kind: Deployment
+    /// metadata: {name: web}
+    /// spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web}]}}}
+    /// ---
+    /// apiVersion: v1
+    /// kind: Service
+    /// metadata: {name: web}
+    /// spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+    /// ";
+    /// let runs = read(&[Document::new("web.yaml", text)], &context).runs();
+    /// assert_eq!(runs[0].ports[0].number, 8080);
+    /// ```
     #[must_use]
     pub fn runs(&self) -> Vec<RunSpec> {
         let mut runs: Vec<_> = self.objects.values().filter_map(|object| object.run.clone()).collect();

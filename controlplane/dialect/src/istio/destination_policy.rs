@@ -131,7 +131,7 @@ fn hash_table(fields: &Fields<'_>) -> HashTable {
 }
 
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| number % d != 0)
+    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
 }
 
 /// Preference for places, of a rule or of the mesh.
@@ -140,7 +140,8 @@ pub(crate) fn locality(at: &At<'_>) -> LocalityPolicy {
     let distribute: Vec<_> = fields.list("distribute").iter().filter_map(shares).collect();
     let failover: Vec<_> = fields.list("failover").iter().filter_map(pair).collect();
     let failover_priority = fields.strings("failoverPriority");
-    if !distribute.is_empty() && !(failover.is_empty() && failover_priority.is_empty()) {
+    let takes_over = !failover.is_empty() || !failover_priority.is_empty();
+    if takes_over && !distribute.is_empty() {
         at.error(code::CONFLICTING_FIELDS, "distribute and failover exclude each other; keep one");
     }
     LocalityPolicy { enabled: fields.bool("enabled"), distribute, failover, failover_priority }

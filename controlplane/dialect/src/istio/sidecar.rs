@@ -10,13 +10,11 @@ use tombolo_controlplane_core::intent::{EgressImport, ImportFrom, Intent, Outbou
 use tombolo_federation_model::{Host, Namespace};
 
 pub(crate) fn read(head: &Head, object: &Fields<'_>) -> Yield {
-    let spec = object.at("spec").unwrap_or_else(|| object.at.clone());
-    if spec.path.is_empty() {
+    let Some(spec) = object.fields("spec") else {
         // Without a spec everything is imported, as without the object.
         return Intent::Sidecar(SidecarScope { meta: head.meta(), selector: None, egress: None, outbound: None })
             .into();
-    }
-    let spec = spec.fields();
+    };
     let selector = spec.fields("workloadSelector").map(|s| s.labels("labels")).filter(|labels| !labels.is_empty());
     spec.not_in_force(&["ingress", "inboundConnectionPool"]);
     let egress = spec.at("egress").map(|list| imports(&list));

@@ -7,7 +7,7 @@ use crate::{
     object::{Head, service_host},
     read::Yield,
 };
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 use tombolo_federation_model::{EndpointSlice, Health, Host, Labels, SliceEndpoint, WorkloadAddress};
 use tombolo_federation_registry::Item;
 
@@ -28,7 +28,7 @@ pub(crate) fn read_endpoints(head: &Head, object: &Fields<'_>) -> Yield {
             for at in subset.list(list) {
                 let address = at.fields();
                 address.skip_rest();
-                let ip = address.need("ip").and_then(|at| at.parse(str::parse::<IpAddr>));
+                let ip = address.need("ip").and_then(|at| at.ip());
                 let workload = target(&address);
                 endpoints.extend(ip.map(|ip| endpoint(WorkloadAddress::Ip(ip), &ports, health, workload)));
             }
@@ -62,11 +62,7 @@ fn slice_endpoint(fields: &Fields<'_>, ports: &BTreeMap<String, u16>, names: boo
     let health = health(fields);
     let workload = target(fields);
     let address = |at: &At<'_>| {
-        if names {
-            at.host().map(WorkloadAddress::Dns)
-        } else {
-            at.parse(str::parse::<IpAddr>).map(WorkloadAddress::Ip)
-        }
+        if names { at.host().map(WorkloadAddress::Dns) } else { at.ip().map(WorkloadAddress::Ip) }
     };
     // Kubernetes allows several addresses, but says that only the first counts.
     let first = fields.list("addresses").first().and_then(address);

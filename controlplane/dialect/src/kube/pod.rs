@@ -42,9 +42,9 @@ pub(crate) fn read(head: &Head, object: &Fields<'_>) -> Yield {
 fn addresses(status: &Fields<'_>) -> Vec<IpAddr> {
     status.skip_rest();
     let mut addresses = Vec::new();
-    addresses.extend(status.at("podIP").and_then(|at| at.parse(str::parse::<IpAddr>)));
+    addresses.extend(status.at("podIP").and_then(|at| at.ip()));
     for at in status.list("podIPs") {
-        let ip = at.fields().at("ip").and_then(|at| at.parse(str::parse::<IpAddr>));
+        let ip = at.fields().at("ip").and_then(|at| at.ip());
         addresses.extend(ip.filter(|ip| !addresses.contains(ip)));
     }
     addresses

@@ -118,7 +118,7 @@ fn addresses(spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
     for at in &written {
         match at.str() {
             None | Some("" | "None") => {}
-            Some(_) => addresses.extend(at.parse(str::parse::<IpAddr>)),
+            Some(_) => addresses.extend(at.ip()),
         }
     }
     (addresses, written.iter().any(|at| at.node.text() == Some("None")))

@@ -34,7 +34,8 @@ pub(crate) fn parse(text: &str, lines_before: u32) -> Result<Parsed, Fault> {
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Fault {
             line: line_of(error.marker().line()) + lines_before,
-            reason: error.to_string(),
+            // Without the position in the part, because the place in the file is told beside it.
+            reason: error.info(),
         })?;
         let line = line_of(span.start.line()) + lines_before;
         builder.take(event, line).map_err(|reason| Fault { line, reason: reason.to_owned() })?;

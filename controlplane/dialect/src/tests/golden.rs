@@ -1,13 +1,13 @@
 //! Every `testdata/*/*.in.yaml` is read, and what comes out is compared with the text beside it. `UPDATE_GOLDEN=1` writes
 //! those texts anew; they are reviewed as code.
 
+use crate::{Context, Document, Reading, RunSpec, read};
 use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 use tombolo_controlplane_core::intent::Intent;
-use tombolo_controlplane_dialect::{Context, Document, Reading, RunSpec, read};
 use tombolo_federation_model::{ClusterId, TrustDomain};
 use tombolo_federation_registry::Item;
 

@@ -1,7 +1,7 @@
 //! Public manifests of other projects are read as they are, when they lie beside this checkout.
 
+use crate::{Context, Document, code, is_manifest, read};
 use std::{fs, path::Path};
-use tombolo_controlplane_dialect::{Context, Document, code, is_manifest, read};
 use tombolo_federation_model::{ClusterId, Severity, TrustDomain};
 
 fn context() -> Context {
