@@ -3,7 +3,7 @@
 //! Reads with the same code as the control plane, so that both judge alike. Each argument is one cluster; all of them
 //! together are the federation in which references are looked up. Owns the output and the exit code.
 
-use super::{fail, offline, table};
+use super::{fail, offline};
 use crate::{
     args::{AnalyzeArgs, Output},
     up::folder,
@@ -77,10 +77,21 @@ fn documents(path: &Path) -> anyhow::Result<Vec<Document>> {
 /// Everything to complain about, worst first, then as it stands in the files.
 fn diagnostics(clusters: &[Cluster]) -> anyhow::Result<Vec<Diagnostic>> {
     let mut found: Vec<Diagnostic> = clusters.iter().flat_map(|c| c.reading.diagnostics.iter().cloned()).collect();
-    found.extend(offline::complaints(clusters)?);
+    let bound = offline::complaints(clusters)?;
+    found.extend(bound.into_iter().map(|complaint| with_place(complaint, clusters)));
     found.sort_by_key(|d| std::cmp::Reverse(d.severity));
     found.dedup();
     Ok(found)
+}
+
+/// The engine does not know files; the reading does.
+fn with_place(mut complaint: Diagnostic, clusters: &[Cluster]) -> Diagnostic {
+    if complaint.place.is_empty()
+        && let Some(object) = clusters.iter().find_map(|c| c.reading.objects.get(&complaint.object))
+    {
+        complaint.place = format!("{}:{}", object.place, object.line);
+    }
+    complaint
 }
 
 fn print(found: &[Diagnostic], clusters: &[Cluster], output: Output) -> anyhow::Result<()> {
@@ -88,13 +99,8 @@ fn print(found: &[Diagnostic], clusters: &[Cluster], output: Output) -> anyhow::
         println!("{}", serde_json::to_string_pretty(found).context("cannot print")?);
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = found.iter().map(|d| row(d, output == Output::Wide)).collect();
-    if !rows.is_empty() {
-        let mut header = vec!["SEVERITY", "PLACE", "OBJECT", "FIELD", "MESSAGE"];
-        if output == Output::Wide {
-            header.extend(["CODE", "CLUSTER"]);
-        }
-        println!("{}", table::render(&header, rows));
+    for d in found {
+        println!("{}", line(d, output == Output::Wide));
     }
     let objects: usize = clusters.iter().map(|c| c.reading.objects.len()).sum();
     let count = |severity| found.iter().filter(|d| d.severity == severity).count();
@@ -107,21 +113,16 @@ fn print(found: &[Diagnostic], clusters: &[Cluster], output: Output) -> anyhow::
     Ok(())
 }
 
-fn row(d: &Diagnostic, wide: bool) -> Vec<String> {
+/// As compilers print: place first, so that editors can jump there. Further lines of a message are indented.
+fn line(d: &Diagnostic, wide: bool) -> String {
     let severity = match d.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
         Severity::Info => "info",
     };
-    let mut row = vec![
-        severity.to_owned(),
-        table::or_dash(&d.place),
-        d.object.to_string(),
-        table::or_dash(&d.field),
-        d.message.clone(),
-    ];
-    if wide {
-        row.extend([d.code.clone(), d.object.cluster.to_string()]);
-    }
-    row
+    let place = if d.place.is_empty() { String::new() } else { format!("{}: ", d.place) };
+    let code = if wide { format!("[{}]", d.code) } else { String::new() };
+    let field = if d.field.is_empty() { String::new() } else { format!(" {}", d.field) };
+    let message = d.message.trim_end().replace('\n', "\n    ");
+    format!("{place}{severity}{code}: {}{field}: {message}", d.object)
 }
