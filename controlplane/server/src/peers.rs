@@ -6,6 +6,7 @@
 use crate::{
     ca::{Authority, OwnCertificate, OwnIdentity, unix_seconds},
     config::{Config, Peer},
+    start::Tasks,
     status::Reporter,
     trust::{self, Bundle, BundleFile, Bundles},
     world::World,
@@ -19,7 +20,6 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tombolo_controlplane_api::status::{PeerStatus, RemoteSiteStatus, SiteStatus};
@@ -65,13 +65,13 @@ pub struct Exchange {
 ///
 /// # Errors
 /// When the engine has ended.
-pub async fn start(
+pub(crate) async fn start(
     config: &Config,
     (authority, own): (&Authority, &OwnIdentity),
     (listener, exports): (Option<TcpListener>, watch::Receiver<Arc<Exports>>),
     world: &World,
     stop: &CancellationToken,
-    tasks: &mut JoinSet<&'static str>,
+    tasks: &mut Tasks,
 ) -> anyhow::Result<Exchange> {
     let bundle = Bundle { roots: vec![authority.root().to_vec()], source: "own".to_owned() };
     let bundles = Bundles::from([(authority.trust_domain().clone(), bundle)]);
@@ -84,14 +84,14 @@ pub async fn start(
     };
     let (status, statuses) = watch::channel(None);
     let (shown, snapshots) = watch::channel(Arc::default());
-    tasks.spawn(show(config.site.clone(), own_bundle, exports, statuses, shown));
+    tasks.loops.spawn(show(config.site.clone(), own_bundle, exports, statuses, shown));
     let (credential, credentials) = watch::channel(Arc::new(credentials_of(&own.current())));
-    tasks.spawn(follow_credentials(own.watch(), credential));
+    tasks.loops.spawn(follow_credentials(own.watch(), credential));
     let (keeper, believed) = Keeper::new(config, bundles, world.clone());
     let complaints = keeper.complaints.subscribe();
     let roots = keeper.roots.subscribe();
     let (heard, hearsay) = mpsc::channel(QUEUE);
-    tasks.spawn(keeper.run(hearsay));
+    tasks.loops.spawn(keeper.run(hearsay));
     let local = LocalSite {
         site: config.site.clone(),
         trust_domain: config.trust_domain.clone(),
@@ -112,9 +112,9 @@ pub async fn start(
         complaints,
         sites: Arc::default(),
     };
-    tasks.spawn(listen(events, world.clone(), heard, reports.sites.clone()));
+    tasks.loops.spawn(listen(events, world.clone(), heard, reports.sites.clone()));
     let stopped = stop.clone();
-    tasks.spawn(async move {
+    tasks.polite.spawn(async move {
         stopped.cancelled().await;
         running.shutdown().await;
         "peers"

@@ -41,7 +41,13 @@ const STREAMS: u32 = 64;
 const HEADERS: u32 = 32 * 1024;
 
 /// Long-lived tasks; each says its name when it ends.
-type Tasks = JoinSet<&'static str>;
+#[derive(Default)]
+pub(crate) struct Tasks {
+    /// Run for ever and are simply dropped at the end.
+    pub(crate) loops: JoinSet<&'static str>,
+    /// End by themselves after the stop was called: they say goodbye first.
+    pub(crate) polite: JoinSet<&'static str>,
+}
 
 /// The sockets, bound before anything else is begun.
 struct Sockets {
@@ -58,13 +64,13 @@ struct Sockets {
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let sockets = bind(&config).await?;
-    let mut tasks = Tasks::new();
+    let mut tasks = Tasks::default();
     let metrics = Arc::new(Metrics::new());
     let table = Arc::new(ProxyTable::default());
     let (authority, own) = certificates(&config, &mut tasks)?;
     let (exporter, exports) = watch::channel(Arc::default());
     let (world, thread) = World::start(site(&config), metrics.clone(), exporter)?;
-    tasks.spawn(named("clock", world.clone().tick()));
+    tasks.loops.spawn(named("clock", world.clone().tick()));
     let sources = sources(&config, &world, &mut tasks).await?;
     let exchange =
         peers::start(&config, (&authority, &own), (sockets.peering, exports), &world, &stop, &mut tasks).await?;
@@ -73,11 +79,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let signing = CertificateService::server(authority.clone(), tokens.clone(), metrics.clone());
     let secure = serve::tls(sockets.xds, serve::proxy_tls(own.clone())?);
     let router = grpc().add_service(ads(Door::Tokens(tokens))).add_service(signing);
-    tasks.spawn(served("xds", router.serve_with_incoming_shutdown(secure, stop.clone().cancelled_owned())));
+    tasks.polite.spawn(served("xds", router.serve_with_incoming_shutdown(secure, stop.clone().cancelled_owned())));
     if let Some(listener) = sockets.xds_plaintext {
         let router = grpc().add_service(ads(Door::Open));
         let open = router.serve_with_incoming_shutdown(serve::plain(listener), stop.clone().cancelled_owned());
-        tasks.spawn(served("xds-plaintext", open));
+        tasks.polite.spawn(served("xds-plaintext", open));
     }
     let reporter = Reporter {
         config: config.clone(),
@@ -91,9 +97,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         peers: exchange.reports.clone(),
     };
     let reporter = Arc::new(reporter);
-    tasks.spawn(named("status", exchange.show_status(reporter.clone())));
+    tasks.loops.spawn(named("status", exchange.show_status(reporter.clone())));
     let admin = Admin { reporter, world: world.clone(), metrics };
-    tasks.spawn(named("admin", admin.serve(sockets.admin, stop.clone())));
+    tasks.polite.spawn(named("admin", admin.serve(sockets.admin, stop.clone())));
     tracing::info!(
         site = %config.site, trust_domain = %config.trust_domain, xds = %config.listen.xds, admin = %config.listen.admin,
         "the control plane is running"
@@ -104,13 +110,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 }
 
 async fn until_the_end(world: &World, tasks: &mut Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = stop.cancelled() => Ok(()),
+    let ended = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
         () = world.ended() => anyhow::bail!("the engine ended unexpectedly; its last words are in the log"),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(name) => anyhow::bail!("{name} ended unexpectedly"),
-            Err(error) => anyhow::bail!("a task ended unexpectedly: {error}"),
-        },
+        Some(ended) = tasks.loops.join_next() => ended,
+        Some(ended) = tasks.polite.join_next() => ended,
+    };
+    match ended {
+        Ok(name) => anyhow::bail!("{name} ended unexpectedly"),
+        Err(error) => anyhow::bail!("a task ended unexpectedly: {error}"),
     }
 }
 
@@ -119,11 +127,10 @@ async fn finish(world: World, thread: std::thread::JoinHandle<()>, mut tasks: Ta
     tracing::info!("stopping");
     stop.cancel();
     let ends = async {
+        while tasks.polite.join_next().await.is_some() {}
         world.stop().await;
         world.ended().await;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        // The sources and the clock notice that the world has ended; servers finish their streams.
-        while tasks.join_next().await.is_some() {}
     };
     if tokio::time::timeout(LAST_WORDS, ends).await.is_err() {
         tracing::debug!("some tasks were cut off");
@@ -159,7 +166,7 @@ fn certificates(config: &Config, tasks: &mut Tasks) -> anyhow::Result<(Arc<Autho
     let bundle = config.bundle_file();
     trust::write_bundle(&bundle, authority.root()).with_context(|| format!("cannot write {}", bundle.display()))?;
     let (own, renewal) = OwnIdentity::start(authority.clone(), config.own_identity())?;
-    tasks.spawn(named("certificate renewal", renewal));
+    tasks.loops.spawn(named("certificate renewal", renewal));
     Ok((authority, own))
 }
 
@@ -198,7 +205,7 @@ async fn sources(
         let manifests = Manifests::new(source.path.clone(), context, shard, epoch());
         let (task, report) =
             FolderSource::new(source.name.clone(), source.kind, source.path.clone(), manifests, world.clone());
-        tasks.spawn(named("source", task.run()));
+        tasks.loops.spawn(named("source", task.run()));
         reports.push(report);
     }
     Ok(reports)
