@@ -304,3 +304,82 @@ pub(crate) fn last_lines(log: &Path, count: usize) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     lines.iter().skip(lines.len().saturating_sub(count)).map(|l| (*l).to_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Children that are shells: what is tested is how they are kept.
+    fn children(restart_delay: Duration) -> (Children, mpsc::Receiver<Event>) {
+        let (mut children, events) = Children::new(restart_delay).unwrap();
+        children.program = "/bin/sh".into();
+        (children, events)
+    }
+
+    fn shell(folder: &Path, script: &str) -> ChildSpec {
+        ChildSpec {
+            id: "child".into(),
+            called: "sh",
+            args: vec!["-c".into(), script.into()],
+            log: folder.join("log"),
+            // Nobody listens there: readiness is not what these children are about.
+            probe: Probe::Accepts(vec!["127.0.0.1:1".parse().unwrap()]),
+        }
+    }
+
+    async fn next(events: &mut mpsc::Receiver<Event>) -> Happened {
+        tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap().happened
+    }
+
+    #[tokio::test]
+    async fn a_dead_child_is_reported_and_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut children, mut events) = children(Duration::from_millis(20));
+        children.start(shell(folder.path(), "echo failing >&2; exit 3"));
+        for pause in [20, 40] {
+            assert!(matches!(next(&mut events).await, Happened::Started { pid } if pid > 0));
+            let died = Happened::Died { how: "exited with 3".into(), again_in: Duration::from_millis(pause) };
+            assert_eq!(next(&mut events).await, died);
+        }
+        children.stop(&children.ids()).await;
+        assert!(last_lines(&folder.path().join("log"), 1).contains(&"failing".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_killed_child_says_by_what() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut children, mut events) = children(Duration::from_secs(60));
+        children.start(shell(folder.path(), "kill -9 $$"));
+        next(&mut events).await;
+        assert!(matches!(next(&mut events).await, Happened::Died { how, .. } if how == "killed by SIGKILL"));
+        // Waiting for its next life must not delay the end.
+        tokio::time::timeout(Duration::from_secs(5), children.stop(&children.ids())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_child_is_asked_to_stop_and_gone_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut children, mut events) = children(Duration::from_secs(60));
+        children.start(shell(folder.path(), "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done"));
+        let Happened::Started { pid } = next(&mut events).await else { panic!("not started") };
+        let log = folder.path().join("log");
+        while last_lines(&log, 1).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        children.stop(&children.ids()).await;
+        assert_eq!(last_lines(&log, 1), ["bye"]);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        assert!(children.ids().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_child_has_a_lifeline_and_no_settings_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut children, mut events) = children(Duration::from_secs(60));
+        children.start(shell(folder.path(), "env | grep ^TOMBOLO_; test -p /dev/stdin && echo pipe"));
+        next(&mut events).await;
+        next(&mut events).await;
+        assert_eq!(last_lines(&folder.path().join("log"), 9), [format!("{LIFELINE}=1"), "pipe".to_owned()]);
+        children.stop(&children.ids()).await;
+    }
+}
