@@ -28,5 +28,5 @@ pub const NOT_ENFORCED: &str = "NOT_ENFORCED";
 pub const WITHDRAWN_KIND: &str = "WITHDRAWN_KIND";
 /// The object works, but probably not as its author thinks.
 pub const SUSPICIOUS: &str = "SUSPICIOUS";
-/// A name whose certificate or key has no recognizable form.
+/// A secret whose certificate or key has no recognizable form.
 pub const BAD_SECRET: &str = "BAD_SECRET";

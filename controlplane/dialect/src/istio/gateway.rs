@@ -4,14 +4,14 @@ use super::backend;
 use crate::{
     code,
     fields::{At, Fields},
-    object::{Head, rule_host},
+    object::Head,
     read::Yield,
 };
 use std::collections::BTreeSet;
 use tombolo_controlplane_core::intent::{
     ConflictRule, Gateway, Intent, NamedRef, RouteNamespaces, Server, ServerHost, ServerTls, ServerTlsMode,
 };
-use tombolo_federation_model::{Namespace, Protocol};
+use tombolo_federation_model::{Host, Namespace, Protocol};
 
 pub(crate) fn read(head: &Head, object: &Fields<'_>) -> Yield {
     let Some(spec) = object.need("spec").map(|at| at.fields()) else { return Yield::default() };
@@ -85,7 +85,8 @@ fn port(server: &Fields<'_>) -> Option<(u16, String, Protocol)> {
     Some((number, name, protocol))
 }
 
-/// `[NAMESPACE/]HOST`, where the namespace is that of routes.
+/// `[NAMESPACE/]HOST`, where the namespace is that of routes. Unlike in rules a name without dots is no service: it is
+/// what clients write.
 fn hosts(server: &Fields<'_>, head: &Head) -> Vec<ServerHost> {
     let Some(list) = server.need("hosts") else { return Vec::new() };
     let mut hosts = Vec::new();
@@ -96,7 +97,7 @@ fn hosts(server: &Fields<'_>, head: &Head) -> Vec<ServerHost> {
             Some((".", host)) => (Some(head.namespace.clone()), host),
             Some((namespace, host)) => (at.parse(|_| Namespace::parse(namespace)), host),
         };
-        let host = at.parse(|_| rule_host(host, &head.namespace, at.sink.ctx));
+        let host = at.parse(|_| Host::parse(host));
         hosts.extend(host.map(|host| ServerHost { namespace, host }));
     }
     if hosts.is_empty() {

@@ -4,7 +4,7 @@ use super::backend;
 use crate::{
     code,
     fields::{At, Fields},
-    object::{Head, rule_host},
+    object::Head,
 };
 use tombolo_controlplane_core::intent::{TcpMatch, TcpRule, TlsMatch, TlsRule};
 use tombolo_federation_model::Host;
@@ -29,8 +29,9 @@ fn tls_match(at: &At<'_>, head: &Head, hosts: &[Host]) -> Option<TlsMatch> {
     let list = fields.need("sniHosts")?;
     let mut sni_hosts = Vec::new();
     for at in list.list() {
-        let Some(host) = at.parse(|text| rule_host(text, &head.namespace, at.sink.ctx)) else { continue };
-        if !hosts.is_empty() && !hosts.iter().any(|of_object| of_object.covers(&host)) {
+        // The object's hosts were completed to services; a server name stays what clients send.
+        let (Some(host), Some(full)) = (at.host(), backend::host(&at, head)) else { continue };
+        if !hosts.is_empty() && !hosts.iter().any(|of_object| of_object.covers(&full)) {
             let hosts: Vec<_> = hosts.iter().map(Host::as_str).collect();
             at.error(
                 code::BAD_VALUE,
