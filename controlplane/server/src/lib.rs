@@ -16,6 +16,7 @@ pub mod serve;
 pub mod sources;
 pub mod start;
 pub mod status;
+pub mod store;
 pub mod trust;
 pub mod world;
 

@@ -8,14 +8,15 @@ use crate::{
     config::{Config, Peer},
     start::Tasks,
     status::Reporter,
+    store::{self, Restored, Save, Store},
     trust::{self, Bundle, BundleFile, Bundles},
-    world::World,
+    world::{Ended, World},
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     net::TcpListener,
@@ -37,6 +38,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const QUEUE: usize = 256;
 /// How often the own status is shown to peers, when it changed.
 const SHOW: Duration = Duration::from_secs(3);
+/// How often what peers said is written down, when it changed.
+const SAVE: Duration = Duration::from_secs(2);
+/// Folder of it, in the state folder.
+const SHARES: &str = "peers";
 /// A peer's status that is larger than this is not kept.
 const LARGEST_STATUS: usize = 4 << 20;
 /// Lines of a list in the status that peers are shown.
@@ -103,6 +108,7 @@ pub(crate) async fn start(
         credentials,
         trust: Trust::new(roots),
     };
+    recall(config, world).await?;
     let (out, events) = mpsc::channel(QUEUE);
     let settings = config.peers.iter().map(|peer| settings(peer, config)).collect();
     let running = peer::start(local, settings, listener, out);
@@ -112,7 +118,9 @@ pub(crate) async fn start(
         complaints,
         sites: Arc::default(),
     };
-    tasks.loops.spawn(listen(events, world.clone(), heard, reports.sites.clone()));
+    let store = Store::new(config.state.join(SHARES));
+    let listener = Listener { world: world.clone(), heard, sites: reports.sites.clone(), store };
+    tasks.loops.spawn(listener.run(events));
     let stopped = stop.clone();
     tasks.polite.spawn(async move {
         stopped.cancelled().await;
@@ -183,6 +191,27 @@ async fn show(
     }
 }
 
+/// Tells the engine what peers said before this process began.
+async fn recall(config: &Config, world: &World) -> anyhow::Result<()> {
+    for Restored { inputs, age } in store::restore(&config.state.join(SHARES), config, SystemTime::now()) {
+        world.recall(inputs, age).await?;
+    }
+    Ok(())
+}
+
+/// Writes what peers said, for a restart. A full disk costs the memory, nothing else.
+async fn save(files: Vec<Save>) {
+    let write = move || {
+        for file in files {
+            if let Err(error) = file.write() {
+                tracing::warn!(file = %file.path().display(), %error, "a peer's share cannot be remembered");
+            }
+        }
+    };
+    // A panic in there is logged by its own thread.
+    let _ = tokio::task::spawn_blocking(write).await;
+}
+
 /// What a peer shows of a trust domain.
 struct Heard {
     peer: SiteName,
@@ -190,34 +219,48 @@ struct Heard {
     roots: Vec<Vec<u8>>,
 }
 
-/// Passes on what peers say.
-async fn listen(
-    mut events: mpsc::Receiver<PeerEvent>,
+/// Passes on what peers say, and remembers it.
+struct Listener {
     world: World,
     heard: mpsc::Sender<Heard>,
     sites: Arc<Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>>,
-) -> &'static str {
-    let mut waiting = Vec::with_capacity(QUEUE);
-    while events.recv_many(&mut waiting, QUEUE).await > 0 {
+    store: Store,
+}
+
+impl Listener {
+    async fn run(mut self, mut events: mpsc::Receiver<PeerEvent>) -> &'static str {
+        let mut clock = tokio::time::interval(SAVE);
+        let mut waiting = Vec::with_capacity(QUEUE);
+        loop {
+            tokio::select! {
+                heard = events.recv_many(&mut waiting, QUEUE) => {
+                    if heard == 0 || self.pass_on(&mut waiting).await.is_err() {
+                        return "what peers say";
+                    }
+                }
+                _ = clock.tick() => save(self.store.unsaved(SystemTime::now())).await,
+            }
+        }
+    }
+
+    async fn pass_on(&mut self, events: &mut Vec<PeerEvent>) -> Result<(), Ended> {
         let mut inputs = Vec::new();
-        for event in waiting.drain(..) {
+        for event in events.drain(..) {
             match event {
                 PeerEvent::Declare { shard, settings } => inputs.push(Input::Declare(shard, settings)),
                 PeerEvent::Registry(event) => inputs.push(Input::Registry(event)),
                 PeerEvent::Bundle { peer, trust_domain, roots, sequence: _ } => {
-                    let told = heard.send(Heard { peer, domain: trust_domain, roots }).await;
-                    if told.is_err() {
-                        return "what peers say";
-                    }
+                    self.heard.send(Heard { peer, domain: trust_domain, roots }).await.map_err(|_| Ended)?;
                 }
-                PeerEvent::Status { peer, site, json } => keep_status(&sites, &peer, site, &json),
+                PeerEvent::Status { peer, site, json } => keep_status(&self.sites, &peer, site, &json),
             }
         }
-        if !inputs.is_empty() && world.tell(inputs).await.is_err() {
-            break;
+        if inputs.is_empty() {
+            return Ok(());
         }
+        inputs.iter().for_each(|input| self.store.note(input));
+        self.world.tell(inputs).await
     }
-    "what peers say"
 }
 
 /// A site speaks about itself only.

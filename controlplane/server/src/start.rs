@@ -111,6 +111,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
 async fn until_the_end(world: &World, tasks: &mut Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
     let ended = tokio::select! {
+        // Asked first: what ends because of the stop did not end unexpectedly.
+        biased;
         () = stop.cancelled() => return Ok(()),
         () = world.ended() => anyhow::bail!("the engine ended unexpectedly; its last words are in the log"),
         Some(ended) = tasks.loops.join_next() => ended,

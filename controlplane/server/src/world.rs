@@ -22,6 +22,8 @@ const QUEUE: usize = 1024;
 const FLOOR: Duration = Duration::from_millis(20);
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// The engine's clock at start, in milliseconds: a year, so that what was heard earlier has a time too.
+const BEGINNING: u64 = 365 * 86_400 * 1000;
 
 /// What a proxy is told, and since when.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub struct Summary {
 
 enum Message {
     Tell(Vec<Input>),
+    /// As if it had been told so long ago.
+    Recall(Vec<Input>, Duration),
     Attach(Box<Proxy>, oneshot::Sender<Attachment>),
     Tick,
     Summary(oneshot::Sender<Summary>),
@@ -108,6 +112,14 @@ impl World {
     /// When the daemon is stopping.
     pub async fn tell(&self, inputs: Vec<Input>) -> Result<(), Ended> {
         self.sender.send(Message::Tell(inputs)).await.map_err(|_| Ended)
+    }
+
+    /// Tells the engine what was known before this process began, and how long ago it was heard.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn recall(&self, inputs: Vec<Input>, age: Duration) -> Result<(), Ended> {
+        self.sender.send(Message::Recall(inputs, age)).await.map_err(|_| Ended)
     }
 
     /// Gives a proxy a seat. One that has it already, because it reconnected, shares it.
@@ -214,7 +226,7 @@ impl Keeper {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Millis(BEGINNING.saturating_add(millis(self.start.elapsed())))
     }
 
     /// Takes one message; `None` at the end, else how many inputs it had.
@@ -226,6 +238,11 @@ impl Keeper {
                 let now = self.now();
                 told = inputs.len() as u64;
                 inputs.into_iter().for_each(|input| self.engine.apply(input, now));
+            }
+            Message::Recall(inputs, age) => {
+                let then = Millis(self.now().0.saturating_sub(millis(age)));
+                told = inputs.len() as u64;
+                inputs.into_iter().for_each(|input| self.engine.apply(input, then));
             }
             Message::Attach(proxy, answer) => drop(answer.send(self.attach(*proxy))),
             Message::Tick => self.vacate(),
@@ -289,7 +306,11 @@ impl Keeper {
 }
 
 fn changes(message: &Message) -> bool {
-    matches!(message, Message::Tell(_) | Message::Attach(..) | Message::Tick)
+    matches!(message, Message::Tell(_) | Message::Recall(..) | Message::Attach(..) | Message::Tick)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

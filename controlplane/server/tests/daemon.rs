@@ -190,12 +190,28 @@ async fn two_sites_share_what_they_export_and_outlive_each_other() {
     // A change there is seen here.
     west.write("more.yaml", &shop("ratings", "10.2.0.2"));
     until(&east, "the new service of west is imported", |s| s.site.registry.imported == 2).await;
+    // Every two seconds what was said is written down.
+    let remembered = async {
+        loop {
+            let files = fs::read_dir(east.folder.join("state/peers")).into_iter().flatten().filter_map(Result::ok);
+            if files.filter_map(|f| fs::read_to_string(f.path()).ok()).any(|text| text.contains("ratings")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, remembered).await.unwrap();
     // West goes away: what it said stays, and its age shows.
     two.stop().await;
     let stale = until(&east, "west is stale", |s| s.site.registry.stale_endpoints == 2).await;
     assert_eq!(stale.site.registry.imported, 2);
     assert!(!stale.site.healthy);
     assert_eq!(get(east.admin, "/healthz/ready").await.unwrap().0, 200);
+    // East restarts while west is away: it still knows west's share, and how old it is.
+    one.stop().await;
+    let one = Daemon::start(east.config(&[&west]));
+    let recalled = until(&east, "it recalls what west said", |s| s.site.registry.imported == 2).await;
+    assert_eq!(recalled.site.registry.stale_endpoints, 2);
     let again = Daemon::start(west.config(&[&east]));
     until(&east, "west is back", |s| s.site.healthy && s.site.registry.stale_endpoints == 0).await;
     one.stop().await;
