@@ -6,6 +6,13 @@ mod classes;
 mod intents;
 mod outputs;
 
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod show;
+#[cfg(test)]
+mod tests;
+
 use crate::{
     input::Input,
     proxy::Proxy,
