@@ -39,7 +39,6 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) async fn run(mut self) {
         let mut intake = Intake::new(self.settings.clone(), self.epoch);
-        self.state.send_replace(intake.state.clone());
         self.exchange(&mut intake).await;
         if *self.stop.borrow() == Order::Withdraw {
             intake.withdraw();

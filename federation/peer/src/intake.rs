@@ -64,12 +64,7 @@ impl Intake {
         };
         let shards: BTreeMap<_, _> =
             settings.remit.clusters.iter().map(|cluster| (cluster.clone(), shard(cluster))).collect();
-        let state = PeerState {
-            name: settings.name.to_string(),
-            address: settings.dial.clone().unwrap_or_default(),
-            lease: settings.lease,
-            ..PeerState::default()
-        };
+        let state = PeerState::of(&settings);
         let mut intake = Self {
             epoch,
             lease: settings.lease,

@@ -69,7 +69,7 @@ impl Peers {
         }
         let (door, incoming) = mpsc::channel(DOOR);
         let (order, stop) = watch::channel(Order::Run);
-        let (state, states) = watch::channel(PeerState::default());
+        let (state, states) = watch::channel(PeerState::of(&settings));
         self.directory.insert(settings.identity.clone(), door);
         let peer = Peer { identity: settings.identity.clone(), order, state: states };
         self.peers.insert(settings.name.clone(), peer);

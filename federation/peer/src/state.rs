@@ -1,5 +1,6 @@
 //! How the exchange with one peer stands, for `federation status`.
 
+use crate::Settings;
 use std::time::Instant;
 use tombolo_controlplane_api::status::PeerStatus;
 use tombolo_federation_registry::Lease;
@@ -50,6 +51,16 @@ pub struct PeerState {
 }
 
 impl PeerState {
+    /// Before anything happened.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            name: settings.name.to_string(),
+            address: settings.dial.clone().unwrap_or_default(),
+            lease: settings.lease,
+            ..Self::default()
+        }
+    }
+
     /// The same for a status page. A peer that was never heard has been silent for as long as the site runs.
     #[must_use]
     pub fn to_status(&self, started: Instant, now: Instant) -> PeerStatus {

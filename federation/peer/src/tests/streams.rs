@@ -1,0 +1,259 @@
+//! Two sites over real sockets.
+
+use super::{
+    certificates::Authority,
+    relay::Relay,
+    sites::{LEASE, Site, Start, cluster, domain, identity, key, name, network, peer, services, trust},
+};
+use crate::{Link, Settings};
+use std::{net::SocketAddr, time::Duration};
+use tombolo_federation_model::{Health, Identity, TlsMode};
+use tombolo_federation_registry::Millis;
+
+/// Two sites that trust each other.
+struct World {
+    east_ca: Authority,
+    west_ca: Authority,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { east_ca: Authority::root("east"), west_ca: Authority::root("west") }
+    }
+
+    fn authority(&self, site: &str) -> &Authority {
+        if site == "east" { &self.east_ca } else { &self.west_ca }
+    }
+
+    fn start<'a>(&self, site: &'a str, peers: Vec<Settings>, exported: &[&str]) -> Start<'a> {
+        Start {
+            site,
+            listen: None,
+            peers,
+            credentials: self.authority(site).identity(&identity(site).to_string()),
+            trust: trust(&[("east", &self.east_ca), ("west", &self.west_ca)]),
+            services: services(site, exported),
+            lease_ms: 3_000,
+        }
+    }
+
+    /// The west listens, the east dials.
+    async fn pair(&self, east: &[&str], west: &[&str]) -> (Site, Site) {
+        let west = Site::start(self.start("west", vec![peer("east", None)], west)).await;
+        let east = Site::start(self.start("east", vec![peer("west", Some(west.address))], east)).await;
+        (east, west)
+    }
+}
+
+#[tokio::test]
+async fn both_sides_show_and_read() {
+    let (mut east, mut west) = World::new().pair(&["a"], &["a", "b"]).await;
+    east.until("the east has both services", |site| site.endpoints("a") == 1 && site.endpoints("b") == 1).await;
+    west.until("the west has the east's", |site| site.endpoints("a") == 1).await;
+    let service = east.registry.service(&key("b")).unwrap();
+    assert!(service.imported && service.addresses.is_empty());
+    let endpoint = &service.endpoints[0];
+    assert_eq!((&*endpoint.workload, endpoint.weight, endpoint.health), ("b-1", 7, Health::Unhealthy));
+    assert_eq!((&endpoint.cluster, &endpoint.network), (&cluster("west"), &network("west")));
+    assert_eq!(endpoint.locality.to_string(), "eu/eu-1/rack");
+    assert_eq!(endpoint.ports[&80], 18_080);
+    assert_eq!(endpoint.labels["version"], "v1");
+    assert_eq!(endpoint.tls, TlsMode::Mutual);
+    assert_eq!(endpoint.identity, Some(Identity::parse("spiffe://west.local/ns/default/sa/b").unwrap()));
+    assert_eq!(east.registry.gateways()[&network("west")].len(), 1);
+    east.until("roots and status", |site| !site.bundles.is_empty() && !site.statuses.is_empty()).await;
+    assert_eq!(east.bundles, [(domain("west"), 4)]);
+    let state = east.state("west");
+    assert_eq!((state.link, state.services, state.endpoints, state.gateways), (Link::Connected, 2, 2, 1));
+    assert_eq!((state.out_of_remit, state.lease.stale_after), (0, 3_000));
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_goes_and_what_is_added_comes() {
+    let (mut east, west) = World::new().pair(&[], &["a"]).await;
+    east.until("a", |site| site.endpoints("a") == 1).await;
+    west.publish("west", services("west", &["b"]));
+    east.until("b instead of a", |site| site.endpoints("b") == 1 && site.registry.service(&key("a")).is_none()).await;
+}
+
+#[tokio::test]
+async fn another_identity_than_the_configured_one_is_refused() {
+    let world = World::new();
+    let west = Site::start(world.start("west", vec![peer("east", None)], &["a"])).await;
+    let other = Identity::parse("spiffe://west.local/ns/other/sa/other").unwrap();
+    let settings = Settings { identity: other, ..peer("west", Some(west.address)) };
+    let mut east = Site::start(world.start("east", vec![settings], &[])).await;
+    east.until("refusal", |site| site.state("west").link == Link::Refused).await;
+    let reason = east.state("west").reason;
+    assert!(reason.contains("the identity is spiffe://west.local/ns/tombolo/sa/controlplane, not"), "{reason}");
+    assert_eq!(east.registry.services().len(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_is_no_peer_is_told_so() {
+    let world = World::new();
+    let west = Site::start(world.start("west", Vec::new(), &["a"])).await;
+    let mut east = Site::start(world.start("east", vec![peer("west", Some(west.address))], &[])).await;
+    east.until("refusal", |site| site.state("west").link == Link::Refused).await;
+    assert!(east.state("west").reason.contains("is not a configured peer"), "{}", east.state("west").reason);
+    assert!(west.peers.as_ref().unwrap().turned_away()[0].contains("is not a configured peer"));
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_refused_by_both_ends() {
+    let world = World::new();
+    let impostor = Authority::root("impostor");
+    // The west's certificate names the west, but nobody that the east knows has signed it.
+    let credentials = impostor.identity(&identity("west").to_string());
+    let west = Site::start(Start { credentials, ..world.start("west", vec![peer("east", None)], &["a"]) }).await;
+    let mut east = Site::start(world.start("east", vec![peer("west", Some(west.address))], &[])).await;
+    east.until("refusal", |site| site.state("west").link == Link::Refused).await;
+    let reason = east.state("west").reason;
+    assert!(reason.contains("does not verify against the bundle"), "{reason}");
+    // The other way round: the caller is the impostor.
+    let credentials = impostor.identity(&identity("east").to_string());
+    let mut west = Site::start(world.start("west", vec![peer("east", None)], &["a"])).await;
+    let dialing = world.start("east", vec![peer("west", Some(west.address))], &[]);
+    let mut east = Site::start(Start { credentials, ..dialing }).await;
+    east.until("refusal", |site| site.state("west").link == Link::Refused).await;
+    west.until("a note", |site| !site.peers.as_ref().unwrap().turned_away().is_empty()).await;
+    let note = west.peers.as_ref().unwrap().turned_away()[0].clone();
+    assert!(note.contains("does not verify against the bundle"), "{note}");
+    assert_eq!(west.registry.services().len(), 0);
+}
+
+#[tokio::test]
+async fn a_trust_domain_without_a_bundle_is_refused_with_that_reason() {
+    let world = World::new();
+    let west = Site::start(world.start("west", vec![peer("east", None)], &["a"])).await;
+    let dialing = world.start("east", vec![peer("west", Some(west.address))], &[]);
+    let mut east = Site::start(Start { trust: trust(&[("east", &world.east_ca)]), ..dialing }).await;
+    east.until("refusal", |site| site.state("west").reason == "no bundle for trust domain west.local").await;
+    // The bundle appears later: nothing else has to happen.
+    east.trust.send_replace(trust(&[("east", &world.east_ca), ("west", &world.west_ca)]));
+    east.until("data", |site| site.endpoints("a") == 1).await;
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_when_its_roots_go() {
+    let world = World::new();
+    let (mut east, _west) = world.pair(&[], &["a"]).await;
+    east.until("data", |site| site.endpoints("a") == 1).await;
+    east.trust.send_replace(trust(&[("east", &world.east_ca)]));
+    east.until("refusal", |site| site.state("west").link == Link::Refused).await;
+    assert_eq!(east.endpoints("a"), 1, "what was read stays");
+}
+
+#[tokio::test]
+async fn what_is_outside_the_remit_is_dropped_counted_and_named() {
+    let world = World::new();
+    // The west shows services of the north besides its own, and one of its own with an endpoint of the north's domain.
+    let mut shown = services("west", &["a", "b"]);
+    shown.extend(services("north", &["c"]));
+    let mut forged = (*shown[1]).clone();
+    let mut endpoint = (*forged.endpoints[0]).clone();
+    endpoint.identity = Some(Identity::parse("spiffe://north.local/ns/default/sa/b").unwrap());
+    forged.endpoints = vec![endpoint.into()];
+    shown[1] = forged.into();
+    let showing = Start { services: shown, ..world.start("west", vec![peer("east", None)], &[]) };
+    let west = Site::start(showing).await;
+    let mut east = Site::start(world.start("east", vec![peer("west", Some(west.address))], &[])).await;
+    east.until("the good one", |site| site.endpoints("a") == 1).await;
+    east.until("the count", |site| site.state("west").out_of_remit == 2).await;
+    let dropped = east.state("west").dropped.join("\n");
+    assert!(dropped.contains("cluster \"north\" is outside the remit"), "{dropped}");
+    assert!(dropped.contains("endpoint b-1: trust domain \"north.local\" is outside the remit"), "{dropped}");
+    assert_eq!(east.registry.services().len(), 1);
+    // What was refused is not offered again until it changes.
+    west.publish("west", services("west", &["a", "b"]));
+    east.until("the honest one", |site| site.endpoints("b") == 1).await;
+    assert_eq!(east.state("west").out_of_remit, 2);
+}
+
+#[tokio::test]
+async fn a_restarted_peer_sends_only_what_changed() {
+    let world = World::new();
+    let (mut east, mut west) = world.pair(&[], &["a", "b"]).await;
+    east.until("data", |site| site.endpoints("a") == 1 && site.endpoints("b") == 1 && !site.statuses.is_empty()).await;
+    let received = east.state("west").received;
+    west.shutdown().await;
+    east.until("loss", |site| site.state("west").link != Link::Connected).await;
+    assert_eq!((east.endpoints("a"), east.endpoints("b")), (1, 1), "a lost connection deletes nothing");
+    let again = Start { listen: Some(west.address), ..world.start("west", vec![peer("east", None)], &["b", "c"]) };
+    let _west = Site::start(again).await;
+    east.until("the difference", |site| site.endpoints("c") == 1 && site.registry.service(&key("a")).is_none()).await;
+    assert_eq!(east.endpoints("b"), 1);
+    assert_eq!(east.state("west").received, received + 1, "one new service, and nothing else");
+}
+
+#[tokio::test]
+async fn a_dead_peer_leaves_its_data_which_grow_stale() {
+    let (mut east, mut west) = World::new().pair(&[], &["a"]).await;
+    east.until("data", |site| site.endpoints("a") == 1).await;
+    west.shutdown().await;
+    east.until("loss", |site| site.state("west").link != Link::Connected).await;
+    east.registry.tick(Millis(3_000));
+    east.registry.take_changes();
+    assert!(east.registry.service(&key("a")).unwrap().endpoints[0].stale);
+    east.registry.tick(Millis(LEASE.expire_after));
+    east.registry.take_changes();
+    assert_eq!(east.endpoints("a"), 1, "the last choice");
+}
+
+#[tokio::test]
+async fn a_vanished_peer_is_noticed_within_its_lease_and_comes_back() {
+    let world = World::new();
+    let listening = Start { lease_ms: 600, ..world.start("west", vec![peer("east", None)], &["a"]) };
+    let mut west = Site::start(listening).await;
+    let relay = Relay::to(west.address).await;
+    let dialing = world.start("east", vec![peer("west", Some(relay.address))], &["x"]);
+    let mut east = Site::start(Start { lease_ms: 600, ..dialing }).await;
+    east.until("data", |site| site.endpoints("a") == 1).await;
+    west.until("data", |site| site.endpoints("x") == 1).await;
+    relay.freeze(true);
+    let frozen = std::time::Instant::now();
+    east.until("silence", |site| site.state("west").reason.contains("silent for longer")).await;
+    assert!(frozen.elapsed() < Duration::from_secs(3));
+    west.until("silence", |site| site.state("east").link != Link::Connected).await;
+    relay.freeze(false);
+    west.publish("west", services("west", &["a", "b"]));
+    east.until("news", |site| site.endpoints("b") == 1).await;
+}
+
+#[tokio::test]
+async fn two_sites_that_dial_each_other_settle_on_one_stream() {
+    let world = World::new();
+    let free = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let probe = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = probe.local_addr().unwrap().port();
+    drop(probe);
+    let mut west = Site::start(world.start("west", vec![peer("east", Some(free(port)))], &["a"])).await;
+    let both =
+        Start { listen: Some(free(port)), ..world.start("east", vec![peer("west", Some(west.address))], &["x"]) };
+    let mut east = Site::start(both).await;
+    east.until("data", |site| site.endpoints("a") == 1).await;
+    west.until("data", |site| site.endpoints("x") == 1).await;
+    west.publish("west", services("west", &["a", "b"]));
+    east.until("news", |site| site.endpoints("b") == 1 && site.state("west").link == Link::Connected).await;
+    west.until("connected", |site| site.state("east").link == Link::Connected).await;
+    assert!(east.state("west").streams <= 4, "the two never stop replacing each other");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_removed_takes_its_data_along() {
+    let (mut east, _west) = World::new().pair(&[], &["a"]).await;
+    east.until("data", |site| site.endpoints("a") == 1).await;
+    assert!(east.peers.as_mut().unwrap().remove(&name("west")));
+    east.until("nothing", |site| site.registry.services().len() == 0 && site.registry.shards(Millis(0)).is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn a_site_that_says_another_name_is_refused() {
+    let world = World::new();
+    let west = Site::start(world.start("west", vec![peer("east", None)], &["a"])).await;
+    let misnamed = Settings { name: name("north"), ..peer("west", Some(west.address)) };
+    let mut east = Site::start(world.start("east", vec![misnamed], &[])).await;
+    east.until("refusal", |site| site.state("north").reason.contains("says that it is site \"west\"")).await;
+    assert_eq!(east.registry.services().len(), 0);
+}
