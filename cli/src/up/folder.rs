@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::sync::Notify;
 use tombolo_controlplane_dialect::{self as dialect, Document, Reading};
@@ -17,6 +17,20 @@ use tombolo_federation_model::{ClusterId, TrustDomain};
 
 /// What a folder looks like from outside: cheap to compare.
 type Fingerprint = Vec<(PathBuf, Option<SystemTime>, u64)>;
+
+/// What a look at a folder found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// What was known.
+    Same,
+    /// Another reading.
+    Changed,
+    /// Somebody is writing at this moment: look again soon.
+    Unsettled,
+}
+
+/// A file changed so lately may be half written: a shell empties it before it writes.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// The manifests of one site.
 #[derive(Debug)]
@@ -38,19 +52,23 @@ impl Folder {
         Ok(Self { path: path.to_owned(), context, seen, reading })
     }
 
-    /// Looks again; true when the reading changed.
-    pub(crate) fn refresh(&mut self) -> bool {
+    /// Looks again.
+    pub(crate) fn refresh(&mut self) -> Look {
         // A folder that is away for a moment (an editor, a checkout) changes nothing.
-        let Ok(now) = fingerprint(&self.path) else { return false };
+        let Ok(now) = fingerprint(&self.path) else { return Look::Same };
         if now == self.seen {
-            return false;
+            return Look::Same;
+        }
+        let clock = SystemTime::now();
+        if now.iter().any(|file| is_being_written(file, clock) && !self.seen.contains(file)) {
+            return Look::Unsettled;
         }
         let mut reading = dialect::read(&documents(&self.path, &now), &self.context);
         reading.keep_last_good(&self.reading);
         self.seen = now;
         let changed = reading.objects != self.reading.objects;
         self.reading = reading;
-        changed
+        if changed { Look::Changed } else { Look::Same }
     }
 
     pub(crate) fn reading(&self) -> &Reading {
@@ -62,16 +80,19 @@ impl Folder {
 ///
 /// # Errors
 /// When the system has no watches left.
-pub(crate) fn watch(folders: &[PathBuf]) -> anyhow::Result<(notify::RecommendedWatcher, Arc<Notify>)> {
-    let wake = Arc::new(Notify::new());
-    let waker = wake.clone();
-    let mut watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| waker.notify_one())
+pub(crate) fn watch(folders: &[PathBuf], wake: Arc<Notify>) -> anyhow::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| wake.notify_one())
         .context("cannot watch folders")?;
     for folder in folders {
         let watch = watcher.watch(folder, RecursiveMode::Recursive);
         watch.with_context(|| format!("cannot watch {}", folder.display()))?;
     }
-    Ok((watcher, wake))
+    Ok(watcher)
+}
+
+/// Clocks of file systems may run a little ahead; a time far in the future says nothing.
+fn is_being_written((_, modified, _): &(PathBuf, Option<SystemTime>, u64), now: SystemTime) -> bool {
+    modified.is_some_and(|at| now.duration_since(at).unwrap_or_else(|ahead| ahead.duration()) < QUIET)
 }
 
 fn fingerprint(root: &Path) -> anyhow::Result<Fingerprint> {
@@ -145,23 +166,44 @@ mod tests {
         Folder::open(path, context("east", &TrustDomain::parse("east.local").unwrap()).unwrap())
     }
 
+    /// Makes a file's last change look as old as it takes to be believed.
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(1)).unwrap();
+    }
+
     #[test]
     fn a_broken_edit_keeps_what_was_good() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("web.yaml");
-        fs::write(&file, SERVICE).unwrap();
-        fs::write(dir.path().join("notes.txt"), "kind: Nothing").unwrap();
+        write(&file, SERVICE);
+        write(&dir.path().join("notes.txt"), "kind: Nothing");
         let mut folder = open(dir.path()).unwrap();
         assert_eq!(folder.reading().objects.len(), 1);
-        assert!(!folder.refresh());
+        assert_eq!(folder.refresh(), Look::Same);
 
-        fs::write(&file, "kind: [").unwrap();
+        write(&file, "kind: [");
         folder.refresh();
         assert_eq!(folder.reading().objects.len(), 1, "the last good version is gone");
 
         fs::remove_file(&file).unwrap();
-        assert!(folder.refresh());
+        assert_eq!(folder.refresh(), Look::Changed);
         assert!(folder.reading().objects.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_left_alone() {
+        let now = SystemTime::now();
+        let check = |modified: Option<SystemTime>, expect| {
+            assert_eq!(is_being_written(&("web.yaml".into(), modified, 0), now), expect, "{modified:?}");
+        };
+        check(Some(now), true);
+        check(Some(now - QUIET / 2), true);
+        check(Some(now + QUIET / 2), true);
+        check(Some(now - QUIET), false);
+        check(Some(now + Duration::from_secs(3600)), false);
+        check(None, false);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! speak through channels.
 
 use super::{
-    converge, folder, plan,
+    converge,
+    folder::{self, Look},
+    plan,
     process::{self, ChildSpec, Children, Event, Happened},
     published::{self, Published},
     samples,
@@ -60,9 +62,10 @@ async fn run(options: &UpArgs) -> anyhow::Result<ExitCode> {
     // Configuration files hold paths, and are read from elsewhere.
     let root = std::path::absolute(&root).with_context(|| format!("cannot use {}", root.display()))?;
     let named = named_sites(options)?;
-    let (mut up, events) = Up::prepare(options, named, root)?;
+    let wake = Arc::new(Notify::new());
+    let (mut up, events) = Up::prepare(options, named, root, wake.clone())?;
     let folders: Vec<PathBuf> = up.sites.iter().map(|s| s.plan.folder.clone()).collect();
-    let (watcher, wake) = folder::watch(&folders)?;
+    let watcher = folder::watch(&folders, wake.clone())?;
     let mut inputs = Inputs { events, signals, wake, poll: tokio::time::interval(POLL) };
     let result = up.drive(&mut inputs, started).await;
     drop(watcher);
@@ -160,6 +163,8 @@ struct Up<'a> {
     sites: Vec<Site>,
     children: Children,
     outside: Option<(ChildSpec, Vec<SocketAddr>, Health)>,
+    /// Wakes the loop for another look at the folders.
+    wake: Arc<Notify>,
     tokens_written: Instant,
     /// From start to ready; zero until then. `up.json` exists only afterwards.
     ready: Duration,
@@ -170,6 +175,7 @@ impl<'a> Up<'a> {
         options: &'a UpArgs,
         named: Vec<(String, PathBuf)>,
         root: PathBuf,
+        wake: Arc<Notify>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Event>)> {
         let demo = named.is_empty();
         let manifests = root.join("manifests");
@@ -192,7 +198,7 @@ impl<'a> Up<'a> {
             (spec, partner.to_vec(), health)
         });
         let (tokens_written, ready) = (Instant::now(), Duration::ZERO);
-        Ok((Self { options, state, sites, children, outside, tokens_written, ready }, events))
+        Ok((Self { options, state, sites, children, outside, wake, tokens_written, ready }, events))
     }
 
     /// Starts everything, then runs until told to stop, or until the check is over.
@@ -328,9 +334,13 @@ impl<'a> Up<'a> {
     fn look_at_folders(&mut self) -> anyhow::Result<bool> {
         let mut changed = false;
         for site in &mut self.sites {
-            if site.refresh() {
-                changed = true;
-                site.reconcile(&site::launch(&self.state, self.options), &mut self.children)?;
+            match site.refresh() {
+                Look::Same => {}
+                Look::Unsettled => self.wake.notify_one(),
+                Look::Changed => {
+                    changed = true;
+                    site.reconcile(&site::launch(&self.state, self.options), &mut self.children)?;
+                }
             }
         }
         Ok(changed)

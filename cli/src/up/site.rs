@@ -4,7 +4,7 @@
 //! talks to a control plane: manifests are the only channel, as in a cluster.
 
 use super::{
-    folder::Folder,
+    folder::{Folder, Look},
     launch::{self, GatewayRole, Kind, Launch, Proxy},
     manifests::Runtime,
     plan::{EAST_WEST_PORT, SitePlan, Slot, Slots, gateway_port},
@@ -222,8 +222,8 @@ impl Site {
         Ok(None)
     }
 
-    /// Looks at the manifests again; true when they changed.
-    pub(crate) fn refresh(&mut self) -> bool {
+    /// Looks at the manifests again.
+    pub(crate) fn refresh(&mut self) -> Look {
         self.folder.refresh()
     }
 

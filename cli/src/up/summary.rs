@@ -8,19 +8,29 @@ use super::{
 };
 use crate::inspect::table;
 use std::fmt::Write;
+use tombolo_controlplane_api::status::{FederationStatus, RemoteSiteStatus};
 
 /// Prints it all to standard output.
 pub(crate) async fn print(published: &Published) {
     println!("\nready after {:.1} s\n", std::time::Duration::from_millis(published.ready_ms).as_secs_f64());
     println!("{}\n", places(published));
     println!("try:\n{}", lines_to_try(published));
-    if let Some(site) = published.sites.first() {
-        match converge::status(site.control_plane.admin).await {
-            Ok(status) => println!("{}", crate::inspect::status::summary(&status)),
-            Err(e) => println!("no federation status: {e:#}"),
-        }
+    match federation(published).await {
+        Ok(status) => println!("{}", crate::inspect::status::summary(&status)),
+        Err(e) => println!("no federation status: {e:#}"),
     }
     println!("{}", places_of_files(published));
+}
+
+/// Every site's own view: what they know of each other is a moment older.
+async fn federation(published: &Published) -> anyhow::Result<FederationStatus> {
+    let mut sites = Vec::new();
+    for site in &published.sites {
+        sites.push(converge::status(site.control_plane.admin).await?.site);
+    }
+    let mut sites = sites.into_iter();
+    let site = sites.next().unwrap_or_default();
+    Ok(FederationStatus { site, others: sites.map(|status| RemoteSiteStatus { status, age_ms: 0 }).collect() })
 }
 
 fn places(published: &Published) -> String {
