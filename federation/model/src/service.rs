@@ -134,7 +134,8 @@ pub struct EndpointSlice {
     pub host: Host,
     /// Its namespace.
     pub namespace: Namespace,
-    /// Name of the slice, unique in its namespace and shard.
+    /// Name of the slice, unique in its namespace and shard. `DEFINITION` or `KIND/DEFINITION/…` where a definition of
+    /// that name is in the same cluster: the endpoints are that definition's alone, whatever else defines the host.
     pub name: String,
     /// The endpoints.
     pub endpoints: Vec<SliceEndpoint>,

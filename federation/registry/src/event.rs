@@ -136,6 +136,8 @@ impl Item {
 /// One step of a source. An epoch is one connection or one full listing of the source: larger is newer, and
 /// whatever an older one says is ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+// Nearly every event is a `Put`, so a box would cost an allocation each and save nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// A full listing begins. What is there keeps serving until it is complete.
     Begin {

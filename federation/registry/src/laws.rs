@@ -67,6 +67,7 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // a test's script, mostly of the large kind
 enum Act {
     Put(Item),
     Remove(usize),

@@ -209,9 +209,9 @@ impl Registry {
             let beside = |definition: &&Definition<'_>| {
                 definition.shard.id.cluster == shard.id.cluster && definition.own() == shard.settings.own
             };
-            // A slice that is named like a definition belongs to it alone.
-            let owned = definitions.iter().filter(beside).any(|definition| definition.service.name == slice.name);
-            for definition in adding.iter().copied().filter(beside).filter(|d| !owned || d.service.name == slice.name) {
+            let owner = owner(&slice.name);
+            let owned = definitions.iter().filter(beside).any(|definition| definition.service.name == owner);
+            for definition in adding.iter().copied().filter(beside).filter(|d| !owned || d.service.name == owner) {
                 candidates.extend(written(&self.index, &self.shards, slot, slice, definition.service));
             }
         }
@@ -326,6 +326,11 @@ impl Registry {
         }
         totals
     }
+}
+
+/// The definition that a slice belongs to, if there is one of that name, see `EndpointSlice::name`.
+fn owner(slice: &str) -> &str {
+    slice.split('/').nth(1).unwrap_or(slice)
 }
 
 /// Puts a derived service in its place; false when it is the same as before. Endpoints that did not change stay the same

@@ -130,7 +130,7 @@ fn describing_a_registered_service_from_outside_only_adds_names() {
     entry.subject_alt_names = vec!["also".to_owned()];
     entry.addresses = vec!["1.1.1.1".parse().unwrap()];
     let Item::Slice(mut inline) = slice("a", vec![written("", [6, 6, 6, 6], 666)]) else { unreachable!() };
-    inline.name = "squatter".to_owned();
+    inline.name = "entry/squatter/a".to_owned();
     let items = [simple(), vec![Item::Service(entry), Item::Slice(inline)]].concat();
     list(&mut registry, &own("east", "k8s"), 1, items, 0);
     assert_eq!(seen(&mut registry, "a"), "east/a1:8080");
