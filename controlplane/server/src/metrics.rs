@@ -36,6 +36,7 @@ pub struct Metrics {
     issued: Counter,
     batches: Counter,
     inputs: Counter,
+    computed: Counter,
     step: Histogram,
     proxies: Gauge,
     services: Gauge,
@@ -69,6 +70,7 @@ impl Metrics {
             issued: Counter::default(),
             batches: Counter::default(),
             inputs: Counter::default(),
+            computed: Counter::default(),
             step: seconds(),
             proxies: Gauge::default(),
             services: Gauge::default(),
@@ -100,6 +102,11 @@ impl Metrics {
         r.register("citadel_server_success_cert_issuance_count", "Certificates issued", self.issued.clone());
         r.register("tombolo_world_batches", "Batches of changes applied", self.batches.clone());
         r.register("tombolo_world_inputs", "Changes applied", self.inputs.clone());
+        r.register(
+            "tombolo_world_computed",
+            "Outputs computed because something they read changed",
+            self.computed.clone(),
+        );
         r.register(
             "tombolo_world_step_seconds",
             "Seconds to apply a batch and compute what changed",
@@ -140,6 +147,11 @@ impl Metrics {
         if granted {
             self.issued.inc();
         }
+    }
+
+    /// Outputs were computed.
+    pub fn computed(&self, outputs: usize) {
+        self.computed.inc_by(outputs as u64);
     }
 
     /// A batch of changes was applied.

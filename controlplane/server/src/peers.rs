@@ -15,7 +15,8 @@ use crate::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -42,6 +43,8 @@ const SHOW: Duration = Duration::from_secs(3);
 const SAVE: Duration = Duration::from_secs(2);
 /// Folder of it, in the state folder.
 const SHARES: &str = "peers";
+/// Folder of the roots that peers showed, in the state folder.
+const SHOWN: &str = "bundles";
 /// A peer's status that is larger than this is not kept.
 const LARGEST_STATUS: usize = 4 << 20;
 /// Lines of a list in the status that peers are shown.
@@ -51,7 +54,9 @@ const MOST_LINES: usize = 500;
 #[derive(Clone)]
 pub struct PeerReports {
     started: Instant,
-    states: Vec<watch::Receiver<PeerState>>,
+    config: Arc<Config>,
+    /// Filled when the exchange begins.
+    states: Arc<OnceLock<Vec<watch::Receiver<PeerState>>>>,
     complaints: watch::Receiver<BTreeMap<String, String>>,
     sites: Arc<Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>>,
 }
@@ -71,16 +76,15 @@ pub struct Exchange {
 /// # Errors
 /// When the engine has ended.
 pub(crate) async fn start(
-    config: &Config,
+    config: &Arc<Config>,
     (authority, own): (&Authority, &OwnIdentity),
-    (listener, exports): (Option<TcpListener>, watch::Receiver<Arc<Exports>>),
+    (listener, exports): (Option<TcpListener>, watch::Receiver<Option<Arc<Exports>>>),
     world: &World,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Exchange> {
     let bundle = Bundle { roots: vec![authority.root().to_vec()], source: "own".to_owned() };
     let bundles = Bundles::from([(authority.trust_domain().clone(), bundle)]);
-    world.tell(vec![Input::Bundles(trust::for_engine(&bundles))]).await?;
     let own_bundle = peer::Bundle {
         trust_domain: authority.trust_domain().clone(),
         roots: vec![authority.root().to_vec()],
@@ -92,7 +96,9 @@ pub(crate) async fn start(
     tasks.loops.spawn(show(config.site.clone(), own_bundle, exports, statuses, shown));
     let (credential, credentials) = watch::channel(Arc::new(credentials_of(&own.current())));
     tasks.loops.spawn(follow_credentials(own.watch(), credential));
-    let (keeper, believed) = Keeper::new(config, bundles, world.clone());
+    let (mut keeper, believed) = Keeper::new(config, bundles, world.clone());
+    keeper.poll();
+    keeper.publish().await?;
     let complaints = keeper.complaints.subscribe();
     let roots = keeper.roots.subscribe();
     let (heard, hearsay) = mpsc::channel(QUEUE);
@@ -110,24 +116,46 @@ pub(crate) async fn start(
     };
     recall(config, world).await?;
     let (out, events) = mpsc::channel(QUEUE);
-    let settings = config.peers.iter().map(|peer| settings(peer, config)).collect();
-    let running = peer::start(local, settings, listener, out);
     let reports = PeerReports {
         started: Instant::now(),
-        states: config.peers.iter().filter_map(|peer| running.watch(&peer.name)).collect(),
+        config: config.clone(),
+        states: Arc::default(),
         complaints,
         sites: Arc::default(),
     };
     let store = Store::new(config.state.join(SHARES));
-    let listener = Listener { world: world.clone(), heard, sites: reports.sites.clone(), store };
-    tasks.loops.spawn(listener.run(events));
-    let stopped = stop.clone();
-    tasks.polite.spawn(async move {
-        stopped.cancelled().await;
+    let listener_of_events = Listener { world: world.clone(), heard, sites: reports.sites.clone(), store };
+    tasks.loops.spawn(listener_of_events.run(events));
+    let settings = config.peers.iter().map(|peer| settings(peer, config)).collect();
+    let begin = Begin { local, settings, listener, out, states: reports.states.clone() };
+    tasks.polite.spawn(begin.run(stop.clone()));
+    Ok(Exchange { reports, bundles: believed, status, site: config.site.clone() })
+}
+
+/// The exchange, which begins when there is something to show.
+struct Begin {
+    local: LocalSite,
+    settings: Vec<Settings>,
+    listener: Option<TcpListener>,
+    out: mpsc::Sender<PeerEvent>,
+    states: Arc<OnceLock<Vec<watch::Receiver<PeerState>>>>,
+}
+
+impl Begin {
+    async fn run(self, stop: CancellationToken) -> &'static str {
+        let mut shown = self.local.exports.clone();
+        tokio::select! {
+            () = stop.cancelled() => return "peers",
+            something = shown.wait_for(|snapshot| snapshot.revision > 0) => if something.is_err() { return "peers" },
+        }
+        let names: Vec<_> = self.settings.iter().map(|peer| peer.name.clone()).collect();
+        let running = peer::start(self.local, self.settings, self.listener, self.out);
+        // Set once, here.
+        let _ = self.states.set(names.iter().filter_map(|name| running.watch(name)).collect());
+        stop.cancelled().await;
         running.shutdown().await;
         "peers"
-    });
-    Ok(Exchange { reports, bundles: believed, status, site: config.site.clone() })
+    }
 }
 
 fn settings(peer: &Peer, config: &Config) -> Settings {
@@ -166,12 +194,14 @@ async fn follow_credentials(
 async fn show(
     site: SiteName,
     bundle: peer::Bundle,
-    mut exports: watch::Receiver<Arc<Exports>>,
+    mut exports: watch::Receiver<Option<Arc<Exports>>>,
     mut status: watch::Receiver<Option<Vec<u8>>>,
     shown: watch::Sender<Arc<Snapshot>>,
 ) -> &'static str {
     loop {
-        let now = exports.borrow_and_update().clone();
+        let Ok(now) = exports.wait_for(Option::is_some).await.map(|now| now.clone().unwrap_or_default()) else {
+            return "exports";
+        };
         let json = status.borrow_and_update().clone();
         let all = peer::Exports {
             services: now.services.clone(),
@@ -280,6 +310,8 @@ fn keep_status(sites: &Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>, peer: &
 /// Decides which roots are believed: files bootstrap trust in a peer, and what the peer then shows of its own domains
 /// follows its rotations. Both count until the file is brought up to date, so that a rotation cuts nobody off.
 struct Keeper {
+    /// Where roots that peers showed are remembered.
+    folder: PathBuf,
     files: Vec<(String, BundleFile)>,
     fixed: Bundles,
     shown: Bundles,
@@ -294,12 +326,19 @@ impl Keeper {
         let file = |peer: &Peer| {
             (peer.name.to_string(), BundleFile::new(peer.bundle.clone(), peer.identity.trust_domain().clone()))
         };
-        let (bundles, believed) = watch::channel(Arc::new(own.clone()));
+        let folder = config.state.join(SHOWN);
+        let domains = config.peers.iter().flat_map(|peer| peer.remit.trust_domains.iter().map(move |d| (peer, d)));
+        let recalled = domains.filter_map(|(peer, domain)| {
+            let roots = trust::recall_bundle(&remembered(&folder, domain), domain)?;
+            Some((domain.clone(), Bundle { roots, source: peer.name.to_string() }))
+        });
+        let (bundles, believed) = watch::channel(Arc::new(Bundles::new()));
         let keeper = Self {
             files: config.peers.iter().map(file).collect(),
             roots: watch::Sender::new(Arc::new(trust_map(&own))),
             fixed: own,
-            shown: Bundles::new(),
+            shown: recalled.collect(),
+            folder,
             bundles,
             complaints: watch::Sender::new(BTreeMap::new()),
             world,
@@ -310,7 +349,7 @@ impl Keeper {
     async fn run(mut self, mut hearsay: mpsc::Receiver<Heard>) -> &'static str {
         loop {
             self.poll();
-            if !self.publish().await {
+            if self.publish().await.is_err() {
                 return "trust bundles";
             }
             if let Ok(heard) = tokio::time::timeout(LOOK, hearsay.recv()).await {
@@ -342,19 +381,21 @@ impl Keeper {
 
     fn hear(&mut self, Heard { peer, domain, roots }: Heard) {
         let own = self.fixed.get(&domain).is_some_and(|bundle| bundle.source == "own");
-        match trust::check(&domain, &roots) {
-            Ok(()) if !own => drop(self.shown.insert(domain, Bundle { roots, source: peer.to_string() })),
-            Ok(()) => {
-                tracing::warn!(%peer, trust_domain = %domain, "a peer shows roots of this site's own trust domain")
-            }
-            Err(reason) => {
-                tracing::warn!(%peer, trust_domain = %domain, reason, "roots that a peer shows are not believed");
-            }
+        if own {
+            tracing::warn!(%peer, trust_domain = %domain, "a peer shows roots of this site's own trust domain");
+            return;
         }
+        if let Err(reason) = trust::check(&domain, &roots) {
+            tracing::warn!(%peer, trust_domain = %domain, reason, "roots that a peer shows are not believed");
+            return;
+        }
+        if let Err(error) = trust::write_bundle(&remembered(&self.folder, &domain), &roots) {
+            tracing::warn!(trust_domain = %domain, %error, "the roots of a peer cannot be remembered");
+        }
+        self.shown.insert(domain, Bundle { roots, source: peer.to_string() });
     }
 
-    /// False when there is nobody left to tell.
-    async fn publish(&mut self) -> bool {
+    async fn publish(&mut self) -> Result<(), Ended> {
         let mut all = self.fixed.clone();
         for (domain, bundle) in &self.shown {
             let known = all.entry(domain.clone()).or_insert_with(|| bundle.clone());
@@ -362,13 +403,17 @@ impl Keeper {
             known.roots.extend(more);
         }
         if all == **self.bundles.borrow() {
-            return true;
+            return Ok(());
         }
         self.roots.send_replace(Arc::new(trust_map(&all)));
         let told = self.world.tell(vec![Input::Bundles(trust::for_engine(&all))]).await;
         self.bundles.send_replace(Arc::new(all));
-        told.is_ok()
+        told
     }
+}
+
+fn remembered(folder: &Path, domain: &TrustDomain) -> PathBuf {
+    folder.join(format!("{domain}.pem"))
 }
 
 fn trust_map(bundles: &Bundles) -> TrustMap {
@@ -410,11 +455,24 @@ fn without_ages(mut status: SiteStatus) -> SiteStatus {
     status
 }
 
+fn waiting(peer: &Peer) -> PeerStatus {
+    PeerStatus {
+        name: peer.name.to_string(),
+        address: peer.address.clone().unwrap_or_default(),
+        state: "connecting".to_owned(),
+        reason: "the own sources are still being read".to_owned(),
+        ..PeerStatus::default()
+    }
+}
+
 impl PeerReports {
     /// Every configured peer.
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {
         let complaints = self.complaints.borrow();
+        let Some(states) = self.states.get() else {
+            return self.config.peers.iter().map(waiting).collect();
+        };
         let line = |state: &watch::Receiver<PeerState>| {
             let mut status = state.borrow().to_status(self.started, Instant::now());
             if let Some(complaint) = complaints.get(&status.name).filter(|_| status.state != "connected") {
@@ -422,7 +480,7 @@ impl PeerReports {
             }
             status
         };
-        self.states.iter().map(line).collect()
+        states.iter().map(line).collect()
     }
 
     /// What peers say about themselves.

@@ -68,12 +68,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let metrics = Arc::new(Metrics::new());
     let table = Arc::new(ProxyTable::default());
     let (authority, own) = certificates(&config, &mut tasks)?;
-    let (exporter, exports) = watch::channel(Arc::default());
+    let (exporter, exports) = watch::channel(None);
     let (world, thread) = World::start(site(&config), metrics.clone(), exporter)?;
     tasks.loops.spawn(named("clock", world.clone().tick()));
-    let sources = sources(&config, &world, &mut tasks).await?;
+    // Before the sources: what is recalled of peers, and whose certificates are believed, is there when the own sources
+    // have been read and the first configuration is published.
     let exchange =
         peers::start(&config, (&authority, &own), (sockets.peering, exports), &world, &stop, &mut tasks).await?;
+    let sources = sources(&config, &world, &mut tasks).await?;
     let tokens = config.tokens.clone().map(|t| Arc::new(TokenVerifier::new(t, config.trust_domain.clone())));
     let ads = |door| Ads::server(world.clone(), table.clone(), metrics.clone(), stop.clone(), door);
     let signing = CertificateService::server(authority.clone(), tokens.clone(), metrics.clone());
@@ -166,7 +168,8 @@ fn certificates(config: &Config, tasks: &mut Tasks) -> anyhow::Result<(Arc<Autho
     let authority = Authority::open(&config.ca_dir(), &config.trust_domain, &config.ca, SystemTime::now())?;
     let authority = Arc::new(authority);
     let bundle = config.bundle_file();
-    trust::write_bundle(&bundle, authority.root()).with_context(|| format!("cannot write {}", bundle.display()))?;
+    trust::write_bundle(&bundle, &[authority.root().to_vec()])
+        .with_context(|| format!("cannot write {}", bundle.display()))?;
     let (own, renewal) = OwnIdentity::start(authority.clone(), config.own_identity())?;
     tasks.loops.spawn(named("certificate renewal", renewal));
     Ok((authority, own))

@@ -135,11 +135,20 @@ fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn write_bundle(path: &Path, root: &CertificateDer<'_>) -> std::io::Result<()> {
-    let mut part = path.to_owned();
-    part.set_extension("part");
-    fs::write(&part, crate::ca::pem(root))?;
+pub fn write_bundle(path: &Path, roots: &[Vec<u8>]) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(&part, roots.iter().map(|root| crate::ca::pem(root)).collect::<String>())?;
     fs::rename(&part, path)
+}
+
+/// Roots that were written earlier, when they may still stand for the trust domain.
+#[must_use]
+pub fn recall_bundle(path: &Path, domain: &TrustDomain) -> Option<Vec<Vec<u8>>> {
+    let roots = read_pem(&fs::read(path).ok()?).ok()?;
+    check(domain, &roots).ok().map(|()| roots)
 }
 
 /// For status: how many roots a domain has, and when the last of them ends.
@@ -185,14 +194,14 @@ mod tests {
         let mut file = BundleFile::new(path.clone(), TrustDomain::parse("west.local").unwrap());
         assert_eq!(file.poll(), None);
         assert!(!file.complaint().is_empty());
-        write_bundle(&path, east.root()).unwrap();
+        write_bundle(&path, &[east.root().to_vec()]).unwrap();
         assert_eq!(file.poll(), None);
         assert!(file.complaint().contains("spiffe://east.local"));
         assert_eq!(file.poll(), None);
         assert!(file.complaint().contains("spiffe://east.local"), "the complaint stays");
         fs::remove_file(&path).unwrap();
         assert_eq!(file.poll(), None);
-        write_bundle(&path, west.root()).unwrap();
+        write_bundle(&path, &[west.root().to_vec()]).unwrap();
         assert_eq!(file.poll(), Some(vec![west.root().to_vec()]));
         assert_eq!((file.poll(), file.complaint()), (None, ""));
     }

@@ -5,7 +5,7 @@
 
 use crate::metrics::Metrics;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tombolo_controlplane_core::{Engine, Exports, Input, Proxy, ProxyId, SiteSettings};
 use tombolo_federation_model::Diagnostic;
-use tombolo_federation_registry::{Millis, ShardStatus, Totals};
+use tombolo_federation_registry::{Event, Millis, ShardId, ShardStatus, Totals};
 use tombolo_federation_sync::Snapshot;
 
 /// Messages that may wait; a source that finds no room stops reading.
@@ -84,20 +84,22 @@ impl Attachment {
 }
 
 impl World {
-    /// Starts the thread. What peers may see goes to `exports` whenever it changed.
+    /// Starts the thread. What peers may see goes to `exports` whenever it changed, first when the own sources have been
+    /// read: a peer must not take "not read yet" for "gone".
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         settings: SiteSettings,
         metrics: Arc<Metrics>,
-        exports: watch::Sender<Arc<Exports>>,
+        exports: watch::Sender<Option<Arc<Exports>>>,
     ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let keeper = Keeper {
             engine: Engine::new(settings),
             start: Instant::now(),
             seats: BTreeMap::new(),
+            unread: BTreeSet::new(),
             logged: Vec::new(),
             metrics,
             exports,
@@ -196,9 +198,12 @@ struct Keeper {
     start: Instant,
     /// By node id.
     seats: BTreeMap<String, Seat>,
+    /// Own shards whose first listing is not complete. Until then nothing is published: a proxy that reconnects to a
+    /// control plane which has just started must not take "not read yet" for "gone".
+    unread: BTreeSet<ShardId>,
     logged: Vec<Diagnostic>,
     metrics: Arc<Metrics>,
-    exports: watch::Sender<Arc<Exports>>,
+    exports: watch::Sender<Option<Arc<Exports>>>,
 }
 
 impl Keeper {
@@ -237,7 +242,10 @@ impl Keeper {
             Message::Tell(inputs) => {
                 let now = self.now();
                 told = inputs.len() as u64;
-                inputs.into_iter().for_each(|input| self.engine.apply(input, now));
+                for input in inputs {
+                    self.note(&input);
+                    self.engine.apply(input, now);
+                }
             }
             Message::Recall(inputs, age) => {
                 let then = Millis(self.now().0.saturating_sub(millis(age)));
@@ -254,6 +262,16 @@ impl Keeper {
             Message::Stop => return None,
         }
         Some(told)
+    }
+
+    fn note(&mut self, input: &Input) {
+        match input {
+            Input::Declare(shard, settings) if settings.own => drop(self.unread.insert(shard.clone())),
+            Input::Registry(Event::Complete { shard, .. } | Event::Withdraw { shard }) => {
+                self.unread.remove(shard);
+            }
+            Input::Declare(..) | Input::Registry(_) | Input::Intent(_) | Input::Bundles(_) => {}
+        }
     }
 
     fn attach(&mut self, proxy: Proxy) -> Attachment {
@@ -279,19 +297,22 @@ impl Keeper {
     fn publish(&mut self) -> bool {
         let step = self.engine.step(self.now());
         let at = Instant::now();
-        for seat in self.seats.values().filter(|seat| step.changed.contains(&seat.id)) {
-            if let Some(snapshot) = self.engine.snapshot(seat.id) {
+        for seat in self.seats.values().filter(|_| self.unread.is_empty()) {
+            // A seat that was never shown anything may have been computed while own sources were still being read.
+            let owed = step.changed.contains(&seat.id) || seat.published.borrow().is_none();
+            if let Some(snapshot) = owed.then(|| self.engine.snapshot(seat.id)).flatten() {
                 seat.published.send_replace(Some(Published { snapshot, at }));
             }
         }
-        if step.exports_changed {
-            self.exports.send_replace(Arc::new(self.engine.exports()));
+        if self.unread.is_empty() && (step.exports_changed || self.exports.borrow().is_none()) {
+            self.exports.send_replace(Some(Arc::new(self.engine.exports())));
         }
         if step.diagnostics_changed {
             let now = self.engine.diagnostics();
             now.iter().filter(|diagnostic| !self.logged.contains(diagnostic)).for_each(crate::sources::log);
             self.logged = now;
         }
+        self.metrics.computed(step.computed);
         !step.changed.is_empty()
     }
 

@@ -348,3 +348,142 @@ mod signing {
         daemon.stop().await;
     }
 }
+
+mod discovery {
+    //! What a proxy reads over the real port.
+
+    use super::*;
+    use std::collections::BTreeMap;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
+    use tombolo_controlplane_api::xds::envoy::{
+        config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment},
+        service::discovery::v3::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+            aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+        },
+    };
+    use tombolo_federation_sync::types;
+    use tonic::Streaming;
+
+    const STOREFRONT: &str = "outbound|80||storefront.default.svc.cluster.local";
+
+    struct Proxy {
+        say: mpsc::Sender<DeltaDiscoveryRequest>,
+        hear: Streaming<DeltaDiscoveryResponse>,
+        /// Versions by name, by type.
+        held: BTreeMap<String, BTreeMap<String, String>>,
+    }
+
+    impl Proxy {
+        async fn connect(plan: &Plan, held: BTreeMap<String, BTreeMap<String, String>>) -> Self {
+            let deadline = Instant::now() + PATIENCE;
+            let mut client = loop {
+                match AggregatedDiscoveryServiceClient::connect(format!("http://{}", plan.plaintext)).await {
+                    Ok(client) => break client,
+                    Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            let (say, said) = mpsc::channel(16);
+            let id = "sidecar~10.1.0.1~storefront-0.default~default.svc.cluster.local".to_owned();
+            for type_url in [types::CLUSTER, types::ENDPOINT] {
+                let request = DeltaDiscoveryRequest {
+                    node: Some(Node { id: id.clone(), ..Node::default() }),
+                    type_url: type_url.to_owned(),
+                    resource_names_subscribe: if type_url == types::ENDPOINT {
+                        vec![STOREFRONT.to_owned()]
+                    } else {
+                        vec![]
+                    },
+                    initial_resource_versions: held.get(type_url).cloned().unwrap_or_default().into_iter().collect(),
+                    ..DeltaDiscoveryRequest::default()
+                };
+                say.send(request).await.unwrap();
+            }
+            let hear = client.delta_aggregated_resources(ReceiverStream::new(said)).await.unwrap().into_inner();
+            Self { say, hear, held }
+        }
+
+        /// Takes and acknowledges one response.
+        async fn next(&mut self) -> DeltaDiscoveryResponse {
+            let response = tokio::time::timeout(PATIENCE, self.hear.message()).await.unwrap().unwrap().unwrap();
+            let held = self.held.entry(response.type_url.clone()).or_default();
+            response.removed_resources.iter().for_each(|name| drop(held.remove(name)));
+            held.extend(response.resources.iter().map(|r| (r.name.clone(), r.version.clone())));
+            let answer = DeltaDiscoveryRequest {
+                type_url: response.type_url.clone(),
+                response_nonce: response.nonce.clone(),
+                ..DeltaDiscoveryRequest::default()
+            };
+            self.say.send(answer).await.unwrap();
+            response
+        }
+
+        /// Takes responses until the endpoints of the storefront are these.
+        async fn until_endpoints(&mut self, expected: &[&str]) {
+            loop {
+                let response = self.next().await;
+                for resource in response.resources.iter().filter(|r| r.name == STOREFRONT && r.resource.is_some()) {
+                    let any = resource.resource.as_ref().unwrap();
+                    if any.type_url == types::ENDPOINT && addresses(&any.value) == expected {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn addresses(body: &[u8]) -> Vec<String> {
+        use prost::Message;
+        use tombolo_controlplane_api::xds::envoy::config::{
+            core::v3::address::Address, endpoint::v3::lb_endpoint::HostIdentifier,
+        };
+        let assignment = ClusterLoadAssignment::decode(body).unwrap();
+        let endpoints = assignment.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints);
+        let address = |host: Option<HostIdentifier>| match host {
+            Some(HostIdentifier::Endpoint(endpoint)) => match endpoint.address?.address? {
+                Address::SocketAddress(socket) => Some(socket.address),
+                _ => None,
+            },
+            _ => None,
+        };
+        endpoints.filter_map(|endpoint| address(endpoint.host_identifier)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_proxy_follows_the_folder_and_a_restart_is_quiet() {
+        let dir = TempDir::new().unwrap();
+        let east = Plan::new("east", &dir);
+        east.write("shop.yaml", &shop("storefront", "10.1.0.1"));
+        let daemon = Daemon::start(east.config(&[]));
+        let mut proxy = Proxy::connect(&east, BTreeMap::new()).await;
+        proxy.until_endpoints(&["10.1.0.1"]).await;
+        assert!(proxy.held[types::CLUSTER].contains_key(STOREFRONT), "{:?}", proxy.held[types::CLUSTER].keys());
+        let began = Instant::now();
+        east.write("shop.yaml", &shop("storefront", "10.1.0.9"));
+        proxy.until_endpoints(&["10.1.0.9"]).await;
+        // The promise is well under a second; a loaded machine gets more here.
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        let shown =
+            until(&east, "the proxy is in sync", |s| s.site.proxies.iter().any(|p| p.connected && p.synced)).await;
+        assert_eq!((shown.site.proxies[0].nacked, shown.site.proxies[0].role.as_str()), (0, "sidecar"));
+        daemon.stop().await;
+        // The folder is away at the restart: nothing is published, nothing taken for gone.
+        let away = east.folder.join("away");
+        fs::rename(east.folder.join("manifests"), &away).unwrap();
+        let daemon = Daemon::start(east.config(&[]));
+        let mut again = Proxy::connect(&east, proxy.held.clone()).await;
+        until(&east, "the proxy is connected", |s| s.site.proxies.iter().any(|p| p.connected)).await;
+        assert_eq!(get(east.admin, "/healthz/ready").await.unwrap().0, 503);
+        fs::rename(&away, east.folder.join("manifests")).unwrap();
+        let first = again.next().await;
+        assert_eq!(
+            (first.type_url.as_str(), first.resources.len(), first.removed_resources.len()),
+            (types::CLUSTER, 0, 0)
+        );
+        assert_eq!(get(east.admin, "/healthz/ready").await.unwrap().0, 200);
+        assert_eq!(again.held, proxy.held);
+        daemon.stop().await;
+    }
+}

@@ -2,7 +2,6 @@
 
 use super::{Authority, RequestedKey, TokenError, TokenVerifier};
 use crate::metrics::Metrics;
-use rustls::pki_types::CertificateDer;
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -89,7 +88,7 @@ pub(crate) fn refusal(error: &TokenError) -> Status {
 }
 
 /// A certificate as PEM text.
-pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(certificate: &[u8]) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let body = STANDARD.encode(certificate);
     let mut text = String::with_capacity(body.len() + body.len() / 64 + 64);
