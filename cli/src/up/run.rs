@@ -31,6 +31,10 @@ use tokio::{
 
 /// How often folders are looked at without being told: some file systems tell nothing.
 const POLL: Duration = Duration::from_secs(1);
+/// Ends in a row after which a process is not waited for when everything starts.
+const HOPELESS: u32 = 3;
+/// Logs are for reading what happened lately, and must not fill a disk.
+const LOG_LIMIT: u64 = 256 * 1024 * 1024;
 /// An editor writes a file in several steps.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -266,6 +270,10 @@ impl<'a> Up<'a> {
                 Ok(Turn::Stop) => return Ok(false),
                 Ok(turn) => self.turn(turn)?,
             }
+            // It will not get better: a port is taken, or a flag is wrong.
+            if self.waiting().iter().any(|health| health.deaths >= HOPELESS) {
+                bail!("{}", self.not_ready());
+            }
         }
         Ok(true)
     }
@@ -299,7 +307,10 @@ impl<'a> Up<'a> {
     fn turn(&mut self, turn: Turn) -> anyhow::Result<()> {
         let changed = match turn {
             Turn::Event(event) => self.note(&event)?,
-            Turn::Folders => self.look_at_folders()?,
+            Turn::Folders => {
+                self.state.trim_logs(LOG_LIMIT);
+                self.look_at_folders()?
+            }
             Turn::Stop => false,
         };
         if self.tokens_written.elapsed() > token::LIFE / 2 {
@@ -354,8 +365,10 @@ impl<'a> Up<'a> {
     /// Which processes are not ready, why, and what they logged last.
     fn not_ready(&self) -> String {
         let known = self.children.ids();
-        let waiting: Vec<_> = self.waiting().into_iter().filter(|h| known.contains(&h.id)).collect();
-        let mut text = format!("{} processes were not ready within {:?}", waiting.len(), self.options.ready_timeout);
+        let mut waiting: Vec<_> = self.waiting().into_iter().filter(|h| known.contains(&h.id)).collect();
+        // Those that die say more than those that wait for them.
+        waiting.sort_by_key(|h| std::cmp::Reverse(h.deaths));
+        let mut text = format!("{} processes are not ready", waiting.len());
         for health in waiting.iter().take(3) {
             let log = self.state.log(&health.id.replace('/', "."));
             let state = match (health.pid, health.last.as_str()) {
@@ -370,9 +383,7 @@ impl<'a> Up<'a> {
                 text.push_str(&line);
             }
         }
-        for health in waiting.iter().skip(3) {
-            text.push_str(&format!("\n{}: not ready", health.id));
-        }
+        text.push_str(&format!("\nall logs: {}", self.state.root().join("logs").display()));
         text
     }
 

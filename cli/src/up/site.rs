@@ -30,6 +30,8 @@ pub(crate) struct Health {
     pub(crate) ready: bool,
     /// How it ended last.
     pub(crate) last: String,
+    /// How often it ended since it was ready.
+    pub(crate) deaths: u32,
 }
 
 impl Health {
@@ -42,10 +44,11 @@ impl Health {
         let before = self.ready;
         match happened {
             Happened::Started { pid } => (self.pid, self.ready) = (*pid, false),
-            Happened::Ready => self.ready = true,
+            Happened::Ready => (self.ready, self.deaths) = (true, 0),
             Happened::Died { how, .. } => {
                 (self.pid, self.ready) = (0, false);
                 self.last.clone_from(how);
+                self.deaths += 1;
             }
         }
         before != self.ready

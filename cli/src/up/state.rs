@@ -83,6 +83,15 @@ impl State {
         self.root.join("logs").join(format!("{name}.log"))
     }
 
+    /// Empties logs that grew too long. Children append, so that they go on at the beginning.
+    pub(crate) fn trim_logs(&self, limit: u64) {
+        let Ok(entries) = fs::read_dir(self.root.join("logs")) else { return };
+        for path in entries.flatten().filter(|e| e.metadata().is_ok_and(|m| m.len() > limit)).map(|e| e.path()) {
+            // A log that cannot be emptied is tried again later.
+            let _ = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
+        }
+    }
+
     /// Writes `up.json` as a whole.
     ///
     /// # Errors
@@ -247,6 +256,17 @@ mod tests {
         fs::write(strange.join("cat.jpg"), "").unwrap();
         let error = State::take(&strange, &[253]).unwrap_err().to_string();
         assert!(error.contains("not made by tombolo up"), "{error}");
+    }
+
+    #[test]
+    fn long_logs_are_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::take(&folder.path().join("s"), &[249]).unwrap();
+        fs::write(state.log("long"), "0123456789").unwrap();
+        fs::write(state.log("short"), "0123").unwrap();
+        state.trim_logs(5);
+        let length = |name| fs::metadata(state.log(name)).unwrap().len();
+        assert_eq!((length("long"), length("short")), (0, 4));
     }
 
     #[test]
