@@ -174,7 +174,7 @@ pub fn verify_chain(
 }
 
 /// Whether an issuer's URI name constraints allow the trust domain. The library does not judge them.
-fn may_vouch_for(issuer: &CertificateDer<'_>, domain: &TrustDomain) -> bool {
+pub(crate) fn may_vouch_for(issuer: &CertificateDer<'_>, domain: &TrustDomain) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(issuer) else { return false };
     match certificate.name_constraints() {
         Ok(None) => true,

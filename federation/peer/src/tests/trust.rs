@@ -3,7 +3,7 @@
 use super::certificates::{Authority, Leaf};
 use crate::{
     Credentials, TrustMap,
-    verify::{End, NotTrusted, claimed_identity, verify_chain},
+    verify::{End, NotTrusted, claimed_identity, may_vouch_for, verify_chain},
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::UnixTime;
@@ -64,6 +64,17 @@ fn a_constrained_intermediate_cannot_mint_foreign_identities() {
     let trust = trust(&[("east.local", &root), ("west.local", &root)]);
     let only_west = root.intermediate("west only", Some("west.local"));
     assert!(judge(&only_west.identity(EAST), &trust, End::Client).is_err());
+    // Our own check says so too, whatever the library thinks of such constraints.
+    let below = |within| root.intermediate("below", Some(within)).identity(EAST).chain[1].clone();
+    let east = TrustDomain::parse("east.local").unwrap();
+    let allowed: Vec<_> = ["east.local", ".local", "west.local", "st.local", ".east.local"]
+        .into_iter()
+        .filter(|within| may_vouch_for(&below(within), &east))
+        .collect();
+    assert_eq!(allowed, ["east.local", ".local"]);
+    // The library refuses every chain with such a constraint, even where the name is within: safe, if strict.
+    let within = root.intermediate("east only", Some("east.local")).identity(EAST);
+    assert!(matches!(judge(&within, &trust, End::Client), Err(NotTrusted::Chain { .. })));
 }
 
 #[test]
