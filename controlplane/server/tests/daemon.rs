@@ -1,4 +1,6 @@
 //! Whole daemons in this process: real sockets, real files, nothing faked.
+// A test that cannot go on fails; the lint knows only functions that are tests themselves.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeSet,

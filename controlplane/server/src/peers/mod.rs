@@ -3,21 +3,24 @@
 //! Owns the wiring only: sessions and remits are the peer crate's, the meaning of what peers say is the engine's. A root that
 //! a peer shows counts for the trust domains of its remit and no other.
 
+mod believe;
+mod listen;
+
 use crate::{
     ca::{Authority, OwnCertificate, OwnIdentity, unix_seconds},
     config::{Config, Peer},
     start::Tasks,
     status::Reporter,
-    store::{self, Restored, Save, Store},
-    trust::{self, Bundle, BundleFile, Bundles},
-    world::{Ended, World},
+    trust::{Bundle, Bundles},
+    world::World,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use believe::Keeper;
+use listen::{Listener, QUEUE, Sites, recall};
+use rustls::pki_types::PrivateKeyDer;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    sync::{Arc, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::{
     net::TcpListener,
@@ -25,28 +28,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tombolo_controlplane_api::status::{PeerStatus, RemoteSiteStatus, SiteStatus};
-use tombolo_controlplane_core::{Exports, Input};
-use tombolo_federation_model::{SiteName, TrustDomain};
-use tombolo_federation_peer::{
-    self as peer, Credentials, LocalSite, PeerEvent, PeerState, Remit, Settings, Trust, TrustMap,
-};
+use tombolo_controlplane_core::Exports;
+use tombolo_federation_model::SiteName;
+use tombolo_federation_peer::{self as peer, Credentials, LocalSite, PeerEvent, PeerState, Remit, Settings, Trust};
 use tombolo_federation_registry::Lease;
 use tombolo_federation_sync::Snapshot;
 
-/// How often bundle files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// Events of peers that wait; a peer that finds no room is not read.
-const QUEUE: usize = 256;
 /// How often the own status is shown to peers, when it changed.
 const SHOW: Duration = Duration::from_secs(3);
-/// How often what peers said is written down, when it changed.
-const SAVE: Duration = Duration::from_secs(2);
-/// Folder of it, in the state folder.
-const SHARES: &str = "peers";
-/// Folder of the roots that peers showed, in the state folder.
-const SHOWN: &str = "bundles";
-/// A peer's status that is larger than this is not kept.
-const LARGEST_STATUS: usize = 4 << 20;
 /// Lines of a list in the status that peers are shown.
 const MOST_LINES: usize = 500;
 
@@ -58,7 +47,7 @@ pub struct PeerReports {
     /// Filled when the exchange begins.
     states: Arc<OnceLock<Vec<watch::Receiver<PeerState>>>>,
     complaints: watch::Receiver<BTreeMap<String, String>>,
-    sites: Arc<Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>>,
+    sites: Sites,
 }
 
 /// The running exchange.
@@ -123,9 +112,7 @@ pub(crate) async fn start(
         complaints,
         sites: Arc::default(),
     };
-    let store = Store::new(config.state.join(SHARES));
-    let listener_of_events = Listener { world: world.clone(), heard, sites: reports.sites.clone(), store };
-    tasks.loops.spawn(listener_of_events.run(events));
+    tasks.loops.spawn(Listener::new(config, world.clone(), heard, reports.sites.clone()).run(events));
     let settings = config.peers.iter().map(|peer| settings(peer, config)).collect();
     let begin = Begin { local, settings, listener, out, states: reports.states.clone() };
     tasks.polite.spawn(begin.run(stop.clone()));
@@ -219,206 +206,6 @@ async fn show(
             return "exports";
         }
     }
-}
-
-/// Tells the engine what peers said before this process began.
-async fn recall(config: &Config, world: &World) -> anyhow::Result<()> {
-    for Restored { inputs, age } in store::restore(&config.state.join(SHARES), config, SystemTime::now()) {
-        world.recall(inputs, age).await?;
-    }
-    Ok(())
-}
-
-/// Writes what peers said, for a restart. A full disk costs the memory, nothing else.
-async fn save(files: Vec<Save>) {
-    let write = move || {
-        for file in files {
-            if let Err(error) = file.write() {
-                tracing::warn!(file = %file.path().display(), %error, "a peer's share cannot be remembered");
-            }
-        }
-    };
-    // A panic in there is logged by its own thread.
-    let _ = tokio::task::spawn_blocking(write).await;
-}
-
-/// What a peer shows of a trust domain.
-struct Heard {
-    peer: SiteName,
-    domain: TrustDomain,
-    roots: Vec<Vec<u8>>,
-}
-
-/// Passes on what peers say, and remembers it.
-struct Listener {
-    world: World,
-    heard: mpsc::Sender<Heard>,
-    sites: Arc<Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>>,
-    store: Store,
-}
-
-impl Listener {
-    async fn run(mut self, mut events: mpsc::Receiver<PeerEvent>) -> &'static str {
-        let mut clock = tokio::time::interval(SAVE);
-        let mut waiting = Vec::with_capacity(QUEUE);
-        loop {
-            tokio::select! {
-                heard = events.recv_many(&mut waiting, QUEUE) => {
-                    if heard == 0 || self.pass_on(&mut waiting).await.is_err() {
-                        return "what peers say";
-                    }
-                }
-                _ = clock.tick() => save(self.store.unsaved(SystemTime::now())).await,
-            }
-        }
-    }
-
-    async fn pass_on(&mut self, events: &mut Vec<PeerEvent>) -> Result<(), Ended> {
-        let mut inputs = Vec::new();
-        for event in events.drain(..) {
-            match event {
-                PeerEvent::Declare { shard, settings } => inputs.push(Input::Declare(shard, settings)),
-                PeerEvent::Registry(event) => inputs.push(Input::Registry(event)),
-                PeerEvent::Bundle { peer, trust_domain, roots, sequence: _ } => {
-                    self.heard.send(Heard { peer, domain: trust_domain, roots }).await.map_err(|_| Ended)?;
-                }
-                PeerEvent::Status { peer, site, json } => keep_status(&self.sites, &peer, site, &json),
-            }
-        }
-        if inputs.is_empty() {
-            return Ok(());
-        }
-        inputs.iter().for_each(|input| self.store.note(input));
-        self.world.tell(inputs).await
-    }
-}
-
-/// A site speaks about itself only.
-fn keep_status(sites: &Mutex<BTreeMap<SiteName, (SiteStatus, Instant)>>, peer: &SiteName, site: SiteName, json: &[u8]) {
-    if *peer != site || json.len() > LARGEST_STATUS {
-        return;
-    }
-    match serde_json::from_slice::<SiteStatus>(json) {
-        Ok(mut status) => {
-            status.site = site.to_string();
-            sites.lock().unwrap_or_else(PoisonError::into_inner).insert(site, (status, Instant::now()));
-        }
-        Err(error) => tracing::debug!(peer = %peer, %error, "a peer's status cannot be read"),
-    }
-}
-
-/// Decides which roots are believed: files bootstrap trust in a peer, and what the peer then shows of its own domains
-/// follows its rotations. Both count until the file is brought up to date, so that a rotation cuts nobody off.
-struct Keeper {
-    /// Where roots that peers showed are remembered.
-    folder: PathBuf,
-    files: Vec<(String, BundleFile)>,
-    fixed: Bundles,
-    shown: Bundles,
-    bundles: watch::Sender<Arc<Bundles>>,
-    roots: watch::Sender<Arc<TrustMap>>,
-    complaints: watch::Sender<BTreeMap<String, String>>,
-    world: World,
-}
-
-impl Keeper {
-    fn new(config: &Config, own: Bundles, world: World) -> (Self, watch::Receiver<Arc<Bundles>>) {
-        let file = |peer: &Peer| {
-            (peer.name.to_string(), BundleFile::new(peer.bundle.clone(), peer.identity.trust_domain().clone()))
-        };
-        let folder = config.state.join(SHOWN);
-        let domains = config.peers.iter().flat_map(|peer| peer.remit.trust_domains.iter().map(move |d| (peer, d)));
-        let recalled = domains.filter_map(|(peer, domain)| {
-            let roots = trust::recall_bundle(&remembered(&folder, domain), domain)?;
-            Some((domain.clone(), Bundle { roots, source: peer.name.to_string() }))
-        });
-        let (bundles, believed) = watch::channel(Arc::new(Bundles::new()));
-        let keeper = Self {
-            files: config.peers.iter().map(file).collect(),
-            roots: watch::Sender::new(Arc::new(trust_map(&own))),
-            fixed: own,
-            shown: recalled.collect(),
-            folder,
-            bundles,
-            complaints: watch::Sender::new(BTreeMap::new()),
-            world,
-        };
-        (keeper, believed)
-    }
-
-    async fn run(mut self, mut hearsay: mpsc::Receiver<Heard>) -> &'static str {
-        loop {
-            self.poll();
-            if self.publish().await.is_err() {
-                return "trust bundles";
-            }
-            if let Ok(heard) = tokio::time::timeout(LOOK, hearsay.recv()).await {
-                match heard {
-                    Some(heard) => self.hear(heard),
-                    None => return "trust bundles",
-                }
-            }
-        }
-    }
-
-    fn poll(&mut self) {
-        let mut complaints = BTreeMap::new();
-        for (peer, file) in &mut self.files {
-            if let Some(roots) = file.poll() {
-                tracing::info!(peer, trust_domain = %file.domain(), roots = roots.len(), "read a trust bundle");
-                self.fixed.insert(file.domain().clone(), Bundle { roots, source: peer.clone() });
-            }
-            if !file.complaint().is_empty() {
-                complaints.insert(peer.clone(), file.complaint().to_owned());
-            }
-        }
-        self.complaints.send_if_modified(|known| {
-            let new = *known != complaints;
-            *known = complaints;
-            new
-        });
-    }
-
-    fn hear(&mut self, Heard { peer, domain, roots }: Heard) {
-        let own = self.fixed.get(&domain).is_some_and(|bundle| bundle.source == "own");
-        if own {
-            tracing::warn!(%peer, trust_domain = %domain, "a peer shows roots of this site's own trust domain");
-            return;
-        }
-        if let Err(reason) = trust::check(&domain, &roots) {
-            tracing::warn!(%peer, trust_domain = %domain, reason, "roots that a peer shows are not believed");
-            return;
-        }
-        if let Err(error) = trust::write_bundle(&remembered(&self.folder, &domain), &roots) {
-            tracing::warn!(trust_domain = %domain, %error, "the roots of a peer cannot be remembered");
-        }
-        self.shown.insert(domain, Bundle { roots, source: peer.to_string() });
-    }
-
-    async fn publish(&mut self) -> Result<(), Ended> {
-        let mut all = self.fixed.clone();
-        for (domain, bundle) in &self.shown {
-            let known = all.entry(domain.clone()).or_insert_with(|| bundle.clone());
-            let more = bundle.roots.iter().filter(|root| !known.roots.contains(root)).cloned().collect::<Vec<_>>();
-            known.roots.extend(more);
-        }
-        if all == **self.bundles.borrow() {
-            return Ok(());
-        }
-        self.roots.send_replace(Arc::new(trust_map(&all)));
-        let told = self.world.tell(vec![Input::Bundles(trust::for_engine(&all))]).await;
-        self.bundles.send_replace(Arc::new(all));
-        told
-    }
-}
-
-fn remembered(folder: &Path, domain: &TrustDomain) -> PathBuf {
-    folder.join(format!("{domain}.pem"))
-}
-
-fn trust_map(bundles: &Bundles) -> TrustMap {
-    let certificates = |bundle: &Bundle| bundle.roots.iter().cloned().map(CertificateDer::from).collect();
-    bundles.iter().map(|(domain, bundle)| (domain.clone(), certificates(bundle))).collect()
 }
 
 impl Exchange {
