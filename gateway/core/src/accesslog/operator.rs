@@ -111,14 +111,6 @@ pub(super) enum Operator {
     Absent,
 }
 
-impl PartialEq for Operator {
-    /// By what is written: functions have no useful equality, so those that read plain fields are told apart by name in
-    /// the template that holds them.
-    fn eq(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
 const MILLIS: u64 = 1000;
 
 impl Operator {

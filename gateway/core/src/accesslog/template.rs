@@ -19,7 +19,7 @@ impl PartialEq for Template {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 enum Piece {
     Literal(Box<str>),
     Operator(Operator, usize),

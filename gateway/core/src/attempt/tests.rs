@@ -399,6 +399,85 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     prop::collection::vec(one, 1..60)
 }
 
+/// Plays a story to an attempt and checks the laws at each step.
+struct Play {
+    attempt: Attempt,
+    random: Random,
+    now: Millis,
+    completed: Option<Millis>,
+    forwarded: bool,
+    ended: Option<Millis>,
+    picks: u32,
+}
+
+impl Play {
+    fn live(&self, index: usize) -> TryId {
+        let live: Vec<TryId> = self.attempt.live().collect();
+        live.get(index % live.len().max(1)).copied().unwrap_or(TryId(99))
+    }
+
+    fn happen(&mut self, happening: &Happening) -> Result<(), TestCaseError> {
+        let headers = HeaderMap::new();
+        let event = match *happening {
+            Happening::Open => Event::Opened(self.live(0)),
+            Happening::Sent => Event::Sent(self.live(0)),
+            Happening::Complete if self.completed.is_some() => return Ok(()),
+            Happening::Complete => {
+                self.completed = Some(self.now);
+                Event::RequestComplete
+            }
+            Happening::Answer(index, status) => answer(self.live(index).0, status, &headers),
+            Happening::Break(index, reused) => {
+                let failure = Failure::new(Kind::UpstreamClosed);
+                Event::Reset(Broken { try_id: self.live(index), failure, reused, over_http3: false })
+            }
+            Happening::Lost => Event::BodyLost,
+            Happening::NoHost => Event::NoHost(self.live(0)),
+            Happening::Pass(time) => return self.pass(time),
+        };
+        let step = self.attempt.next(event, self.now, self.random.draw());
+        self.judge(&step)
+    }
+
+    fn pass(&mut self, time: u64) -> Result<(), TestCaseError> {
+        let end = self.now.after(time);
+        let mut rings = 0;
+        while let Some(at) = self.attempt.until().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            let step = self.attempt.next(Event::Timer, self.now, self.random.draw());
+            self.judge(&step)?;
+            rings += 1;
+            prop_assert!(rings < 50, "the timer does not settle");
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn judge(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let going = !self.forwarded && self.ended.is_none();
+        match &step.action {
+            Action::Wait(next) => prop_assert!(next.is_none() || self.ended.is_none(), "a clock runs after the end"),
+            Action::Pick(_) => {
+                prop_assert!(going, "a try after the end");
+                self.picks += 1;
+            }
+            Action::Forward(_) => {
+                prop_assert!(going, "two answers");
+                self.forwarded = true;
+            }
+            Action::Fail(_) => {
+                prop_assert!(going, "a failure after the answer");
+                self.ended = Some(self.now);
+            }
+            Action::Abort(_) => {
+                prop_assert!(self.forwarded && self.ended.is_none(), "an abort without an answer");
+                self.ended = Some(self.now);
+            }
+        }
+        Ok(())
+    }
+}
+
 proptest! {
     #[test]
     fn the_laws_hold_whatever_happens(
@@ -411,79 +490,21 @@ proptest! {
         seed: u64,
     ) {
         let timeouts = StreamTimeouts { global: global.map(ms), per_try: per_try.map(ms), ..StreamTimeouts::default() };
-        let mut attempt = Attempt::new(Setup {
+        let attempt = Attempt::new(Setup {
             timeouts,
             hedge_on_per_try_timeout: hedge,
             repeat_on_stale_connection: stale,
             ..setup(Some(plan(RetryOn::FIVE_XX, retries)))
         });
-        let headers = HeaderMap::new();
-        let mut random = Random::new(seed);
-        let (mut now, mut completed) = (Millis(0), None::<Millis>);
-        let (mut forwarded, mut ended, mut picks) = (false, None::<Millis>, 1);
-        let mut events: Vec<Happening> = story;
-        events.push(Happening::Pass(100_000));
-        for happening in events {
-            let live: Vec<TryId> = attempt.live().collect();
-            let who = |index: usize| live.get(index % live.len().max(1)).copied().unwrap_or(TryId(99));
-            let mut steps = Vec::new();
-            match happening {
-                Happening::Open => steps.push((attempt.next(Event::Opened(who(0)), now, random.draw()), now)),
-                Happening::Sent => steps.push((attempt.next(Event::Sent(who(0)), now, random.draw()), now)),
-                Happening::Complete if completed.is_none() => {
-                    completed = Some(now);
-                    steps.push((attempt.next(Event::RequestComplete, now, random.draw()), now));
-                }
-                Happening::Complete => {}
-                Happening::Answer(index, status) => {
-                    steps.push((attempt.next(answer(who(index).0, status, &headers), now, random.draw()), now));
-                }
-                Happening::Break(index, reused) => {
-                    let failure = Failure::new(Kind::UpstreamClosed);
-                    let broken = Broken { try_id: who(index), failure, reused, over_http3: false };
-                    steps.push((attempt.next(Event::Reset(broken), now, random.draw()), now));
-                }
-                Happening::Lost => steps.push((attempt.next(Event::BodyLost, now, random.draw()), now)),
-                Happening::NoHost => steps.push((attempt.next(Event::NoHost(who(0)), now, random.draw()), now)),
-                Happening::Pass(time) => {
-                    let end = now.after(time);
-                    while let Some(at) = attempt.until().filter(|at| *at <= end) {
-                        now = now.max(at);
-                        let step = attempt.next(Event::Timer, now, random.draw());
-                        steps.push((step, now));
-                        if steps.len() > 50 {
-                            return Err(TestCaseError::fail("the timer does not settle"));
-                        }
-                    }
-                    now = end;
-                }
-            }
-            for (step, at) in steps {
-                match step.action {
-                    Action::Wait(next) => prop_assert!(next.is_none() || ended.is_none(), "a clock runs after the end"),
-                    Action::Pick(_) => {
-                        prop_assert!(!forwarded && ended.is_none(), "a try after the end");
-                        picks += 1;
-                    }
-                    Action::Forward(_) => {
-                        prop_assert!(!forwarded && ended.is_none(), "two answers");
-                        forwarded = true;
-                    }
-                    Action::Fail(_) => {
-                        prop_assert!(!forwarded && ended.is_none(), "a failure after the answer");
-                        ended = Some(at);
-                    }
-                    Action::Abort(_) => {
-                        prop_assert!(forwarded && ended.is_none(), "an abort without an answer");
-                        ended = Some(at);
-                    }
-                }
-            }
-            prop_assert!(picks <= retries + 1 + u32::from(stale), "{picks} tries");
-            prop_assert_eq!(attempt.count() , picks);
+        let (now, random) = (Millis(0), Random::new(seed));
+        let mut play = Play { attempt, random, now, completed: None, forwarded: false, ended: None, picks: 1 };
+        for happening in story.iter().chain([&Happening::Pass(100_000)]) {
+            play.happen(happening)?;
+            prop_assert!(play.picks <= retries + 1 + u32::from(stale), "{} tries", play.picks);
+            prop_assert_eq!(play.attempt.count(), play.picks);
         }
-        if let (Some(completed), Some(global)) = (completed, global) {
-            let end = ended.expect("a request with a timeout ends");
+        if let (Some(completed), Some(global)) = (play.completed, global) {
+            let end = play.ended.expect("a request with a timeout ends");
             prop_assert!(end.since(completed) <= global, "{end:?} is later than {completed:?} and {global}");
         }
     }
