@@ -33,12 +33,13 @@ fn item() -> impl Strategy<Value = Item> {
     let name = prop::sample::select(vec!["a", "b"]);
     let workload_name = prop::sample::select(vec!["a1", "a2", "b1"]);
     let label = prop::sample::select(vec!["app=a", "app=b", "app=a,version=v1", ""]);
-    let services = (name.clone(), 0..3_i64, 0..5_u8, any::<bool>()).prop_map(|(name, created, kind, wide)| {
+    let services = (name.clone(), 0..3_i64, 0..6_u8, any::<bool>()).prop_map(|(name, created, kind, wide)| {
         let mut service = Service { created, ..service("any", name) };
         match kind {
             0 | 1 => service.selector = None,
             2 => service.resolution = Resolution::Static,
             3 => service.addresses = vec![[10, 96, 0, 1].into()],
+            4 => service.selector = Some(labels("")),
             _ => service.labels = labels("x=y"),
         }
         if wide {
