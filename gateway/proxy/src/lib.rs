@@ -1,1 +1,51 @@
-//! Under construction.
+//! The Tombolo gateway: the data plane's I/O around the pure decisions of `gateway/core`.
+//!
+//! Owns sockets, threads, clocks and tasks. Never decides where a request goes: it asks and acts.
+
+mod admin;
+mod args;
+mod certs;
+mod clock;
+mod control;
+mod drain;
+mod http;
+mod inbound;
+mod listen;
+mod net;
+mod node;
+mod start;
+mod tcp;
+mod telemetry;
+mod tls;
+mod upstream;
+mod worker;
+mod xds;
+
+use std::{ffi::OsString, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+
+/// Runs a gateway with a command line of which the first item is the program's name.
+pub fn main(items: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match args::Args::parse_items(items) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    logging(&args);
+    match start::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn logging(args: &args::Args) {
+    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // An error says that somebody else in this process logs already.
+    let _ = if args.log_json { builder.json().try_init() } else { builder.try_init() };
+}

@@ -1,0 +1,120 @@
+//! Pages for people and for Prometheus.
+
+use super::Admin;
+use crate::{
+    telemetry::series::{self, head},
+    upstream::keeper,
+};
+use std::{
+    fmt::Write as _,
+    sync::{PoisonError, atomic::Ordering},
+    time::SystemTime,
+};
+use tombolo_gateway_core::{balance::Health, breaker::Resource, config::RoutePriority};
+
+/// What there is.
+pub(super) const HELP: &str = "\
+/ready /healthz/ready      200 when configuration is in use
+/metrics /stats/prometheus numbers for Prometheus
+/config_dump               what runs, as JSON
+/clusters                  upstreams with endpoints and health (?format=json)
+/listeners                 listeners and addresses (?format=json)
+/certs                     certificates, without keys
+/server_info               version, uptime, xDS state
+";
+
+/// Whether traffic is served; a word for either case.
+pub(super) fn ready(admin: &Admin) -> Result<&'static str, &'static str> {
+    if admin.drain.draining() {
+        return Err("DRAINING");
+    }
+    let live = admin.live.borrow();
+    let listening = live.config.generation > 0 && !live.config.listeners.is_empty();
+    let all_bound = admin.own.unbound.load() == 0;
+    match (listening, all_bound) {
+        (true, true) => Ok("LIVE"),
+        (true, false) => Err("UNBOUND"),
+        (false, _) => Err("INITIALIZING"),
+    }
+}
+
+/// The exposition.
+pub(super) fn metrics(admin: &Admin) -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    series::expose(&admin.tables, &mut out);
+    admin.own.expose(&mut out);
+    head(&mut out, "tombolo_gateway_access_log_lines_dropped_total", "counter");
+    let _ = writeln!(out, "tombolo_gateway_access_log_lines_dropped_total {}", admin.dropped_lines.load(Ordering::Relaxed));
+    xds(admin, &mut out);
+    if let Some(expires) = admin.certificate.borrow().expires {
+        let left = expires.duration_since(SystemTime::now()).map_or(0, |d| d.as_secs());
+        head(&mut out, "tombolo_gateway_certificate_seconds_left", "gauge");
+        let _ = writeln!(out, "tombolo_gateway_certificate_seconds_left {left}");
+    }
+    out
+}
+
+fn xds(admin: &Admin, out: &mut String) {
+    let live = admin.live.borrow().clone();
+    let status = admin.status.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, value) in [
+        ("tombolo_gateway_xds_connected", u64::from(status.connected)),
+        ("tombolo_gateway_config_from_disk", u64::from(status.from_disk)),
+        ("tombolo_gateway_config_generation", live.config.generation),
+        ("tombolo_gateway_config_listeners", live.config.listeners.len() as u64),
+        ("tombolo_gateway_config_clusters", live.config.clusters.len() as u64),
+        ("tombolo_gateway_config_waiting", status.waiting.len() as u64),
+    ] {
+        head(out, name, "gauge");
+        let _ = writeln!(out, "{name} {value}");
+    }
+    head(out, "tombolo_gateway_xds_responses_total", "counter");
+    for (kind, of_kind) in &status.kinds {
+        let _ = writeln!(out, "tombolo_gateway_xds_responses_total{{kind=\"{kind:?}\",outcome=\"accepted\"}} {}", of_kind.accepted);
+        let _ = writeln!(out, "tombolo_gateway_xds_responses_total{{kind=\"{kind:?}\",outcome=\"refused\"}} {}", of_kind.refused);
+    }
+}
+
+/// Upstreams as Envoy's `/clusters` writes them.
+pub(super) fn clusters(admin: &Admin) -> String {
+    let live = admin.live.borrow().clone();
+    let mut out = String::new();
+    for (name, upstream) in keeper::sorted(&live) {
+        for (priority, at) in [("default", RoutePriority::Default), ("high", RoutePriority::High)] {
+            let breakers = upstream.breakers(at);
+            for (what, resource) in [("connections", Resource::Connections), ("pending_requests", Resource::Pending), ("requests", Resource::Requests), ("retries", Resource::Retries)] {
+                let _ = writeln!(out, "{name}::{priority}_priority::max_{what}::{}", breakers.limit(resource));
+            }
+        }
+        for host in upstream.plan.set().hosts() {
+            let address = super::dump::address(&host.endpoint.address);
+            let health = match host.health() {
+                _ if host.state.is_ejected() => "/failed_outlier_check",
+                Health::Healthy => "healthy",
+                Health::Degraded => "degraded",
+                Health::Unhealthy => "/failed_eds_health",
+            };
+            for (what, value) in [
+                ("rq_active", host.state.active().to_string()),
+                ("hostname", host.endpoint.hostname.to_string()),
+                ("health_flags", health.to_owned()),
+                ("weight", host.endpoint.weight.to_string()),
+                ("priority", host.priority.to_string()),
+            ] {
+                let _ = writeln!(out, "{name}::{address}::{what}::{value}");
+            }
+        }
+    }
+    out
+}
+
+/// Listeners as Envoy's `/listeners` writes them.
+pub(super) fn listeners(admin: &Admin) -> String {
+    let live = admin.live.borrow().clone();
+    let mut lines: Vec<String> = Vec::new();
+    for (name, listener) in live.config.listeners.iter() {
+        lines.extend(listener.addresses.iter().map(|a| format!("{name}::{}\n", super::dump::listener_address(a))));
+    }
+    lines.sort();
+    lines.concat()
+}

@@ -1,0 +1,100 @@
+//! Draining as a tree: process, listener, connection, request. Holding a guard is being alive.
+//!
+//! Owns the signal and the count, nothing else. Never cuts anything itself: whoever waits decides when patience ends.
+
+use std::future::Future;
+use tokio_util::{sync::CancellationToken, task::{TaskTracker, task_tracker::TaskTrackerToken}};
+
+/// A node of the tree.
+#[derive(Debug, Clone)]
+pub(crate) struct Drain {
+    /// Finish what you have, take nothing new.
+    soft: CancellationToken,
+    /// Time is up.
+    hard: CancellationToken,
+    alive: TaskTracker,
+}
+
+/// Held by whatever must be waited for.
+#[derive(Debug)]
+pub(crate) struct Guard(#[allow(dead_code, reason = "its drop is its use")] TaskTrackerToken);
+
+impl Drain {
+    /// The root.
+    pub(crate) fn new() -> Self {
+        let alive = TaskTracker::new();
+        alive.close();
+        Self { soft: CancellationToken::new(), hard: CancellationToken::new(), alive }
+    }
+
+    /// A node that drains with this one, or alone. What it holds counts here.
+    pub(crate) fn child(&self) -> Self {
+        Self { soft: self.soft.child_token(), hard: self.hard.child_token(), alive: self.alive.clone() }
+    }
+
+    /// Keeps the process waiting.
+    pub(crate) fn guard(&self) -> Guard {
+        Guard(self.alive.token())
+    }
+
+    /// Asks everything below to finish.
+    pub(crate) fn begin(&self) {
+        self.soft.cancel();
+    }
+
+    /// Tells everything below that time is up.
+    pub(crate) fn cut(&self) {
+        self.hard.cancel();
+    }
+
+    /// Whether finishing was asked for.
+    pub(crate) fn draining(&self) -> bool {
+        self.soft.is_cancelled()
+    }
+
+    /// Resolves when finishing is asked for.
+    pub(crate) fn begun(&self) -> impl Future<Output = ()> + use<> {
+        self.soft.clone().cancelled_owned()
+    }
+
+    /// Resolves when time is up.
+    pub(crate) fn over(&self) -> impl Future<Output = ()> + use<> {
+        self.hard.clone().cancelled_owned()
+    }
+
+    /// Resolves when nothing below is alive any more.
+    pub(crate) async fn finished(&self) {
+        self.alive.wait().await;
+    }
+
+    /// How many guards are held.
+    pub(crate) fn alive(&self) -> usize {
+        self.alive.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_drains_with_its_parent_but_not_the_other_way() {
+        let root = Drain::new();
+        let child = root.child();
+        child.begin();
+        assert!(child.draining() && !root.draining());
+        let other = root.child();
+        root.begin();
+        other.begun().await;
+    }
+
+    #[tokio::test]
+    async fn the_root_waits_for_guards_of_children() {
+        let root = Drain::new();
+        let guard = root.child().guard();
+        root.begin();
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(5), root.finished()).await.is_err());
+        drop(guard);
+        root.finished().await;
+    }
+}

@@ -1,0 +1,332 @@
+//! Bodies of messages, as the codecs take them: one closed type for each direction, nothing boxed behind a trait.
+//!
+//! Owns the replay buffer of request bodies. Every body is read only as fast as the other side takes it.
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// Why a body ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The client went away or broke the rules.
+    #[error("the request body was cut short")]
+    Downstream,
+    /// The upstream went away or broke the rules.
+    #[error("the response body was cut short")]
+    Upstream,
+    /// A clock ran out.
+    #[error("timed out")]
+    Timeout,
+    /// A copy that cannot be kept up with.
+    #[error("the copy fell behind")]
+    Behind,
+    /// The attempt was given up.
+    #[error("given up")]
+    Abandoned,
+}
+
+/// A request body on its way to an upstream.
+pub(crate) enum Body {
+    /// There is none.
+    Empty,
+    /// All of it is here.
+    Full(Option<Bytes>),
+    /// The client's, as it comes.
+    Client(Reader),
+    /// A copy of the client's.
+    Copy(Rc<RefCell<Copied>>),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Client(reader) => reader.poll(cx),
+            Self::Copy(copied) => copied.borrow_mut().poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Client(reader) => reader.is_done(),
+            Self::Copy(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Client(reader) => reader.size_hint(),
+            Self::Copy(copied) => copied.borrow().hint.clone(),
+        }
+    }
+}
+
+/// A client's request body, which several attempts may read one after the other.
+pub(crate) struct Source {
+    incoming: Incoming,
+    /// What was read, for the next attempt; `None` once it outgrew its bound.
+    kept: Option<Vec<Bytes>>,
+    kept_bytes: usize,
+    most: usize,
+    trailers: Option<http::HeaderMap>,
+    state: State,
+    /// Bytes read so far.
+    bytes: u64,
+    exact: Option<u64>,
+    copies: Vec<Rc<RefCell<Copied>>>,
+    /// Told when the client's body is complete.
+    finished: Option<Waker>,
+    last_read: std::time::Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    Ended,
+    Failed,
+}
+
+/// A body shared by the attempts of one request.
+pub(crate) type SharedSource = Rc<RefCell<Source>>;
+
+impl Source {
+    /// A body of which up to `most` bytes are kept for further attempts.
+    pub(crate) fn new(incoming: Incoming, most: usize) -> SharedSource {
+        let exact = http_body::Body::size_hint(&incoming).exact();
+        Rc::new(RefCell::new(Self {
+            incoming, most, exact,
+            kept: (most > 0).then(Vec::new),
+            kept_bytes: 0,
+            trailers: None,
+            state: State::Reading,
+            bytes: 0,
+            copies: Vec::new(),
+            finished: None,
+            last_read: std::time::Instant::now(),
+        }))
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All of it was read.
+    pub(crate) fn ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// The client broke off.
+    pub(crate) fn failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
+    /// Another attempt can read it from the beginning.
+    pub(crate) fn replayable(&self) -> bool {
+        self.state != State::Failed && (self.kept.is_some() || self.bytes == 0)
+    }
+
+    /// When something was last read.
+    pub(crate) fn last_read(&self) -> std::time::Instant {
+        self.last_read
+    }
+
+    /// Nothing is kept any more: no further attempt will come.
+    pub(crate) fn forget(&mut self) {
+        self.most = 0;
+        if self.bytes == 0 {
+            self.kept = None;
+        }
+    }
+
+    /// Resolves when the body is complete or broken off.
+    pub(crate) fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.state != State::Reading {
+            return Poll::Ready(());
+        }
+        self.finished = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Adds a copy that may lag behind by `most` bytes. Only before anything was read.
+    pub(crate) fn copy(&mut self, most: usize) -> Body {
+        let hint = self.exact.map_or_else(SizeHint::default, SizeHint::with_exact);
+        let copied = Rc::new(RefCell::new(Copied { queue: VecDeque::new(), bytes: 0, most, end: None, waker: None, hint }));
+        self.copies.push(copied.clone());
+        Body::Copy(copied)
+    }
+
+    fn take(&mut self, frame: &Frame<Bytes>) {
+        self.last_read = std::time::Instant::now();
+        if let Some(data) = frame.data_ref() {
+            self.bytes += data.len() as u64;
+            for copy in &self.copies {
+                copy.borrow_mut().push(data);
+            }
+            if let Some(kept) = &mut self.kept {
+                self.kept_bytes += data.len();
+                if self.kept_bytes <= self.most {
+                    kept.push(data.clone());
+                } else {
+                    // Too large to be tried again; what was kept is of no use any more.
+                    self.kept = None;
+                }
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
+        }
+    }
+
+    fn end(&mut self, state: State) {
+        self.state = state;
+        for copy in self.copies.drain(..) {
+            copy.borrow_mut().finish(state == State::Ended);
+        }
+        if let Some(waker) = self.finished.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// One attempt's place in a [`Source`].
+pub(crate) struct Reader {
+    source: SharedSource,
+    at: usize,
+    given: u64,
+    trailers_given: bool,
+}
+
+impl Reader {
+    /// From the beginning.
+    pub(crate) fn new(source: &SharedSource) -> Self {
+        Self { source: source.clone(), at: 0, given: 0, trailers_given: false }
+    }
+
+    fn is_done(&self) -> bool {
+        let source = self.source.borrow();
+        let all = source.kept.as_ref().is_none_or(|kept| self.at >= kept.len());
+        source.state == State::Ended && all && (self.trailers_given || source.trailers.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.source.borrow().exact {
+            Some(total) => SizeHint::with_exact(total.saturating_sub(self.given)),
+            None => SizeHint::default(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut source = self.source.borrow_mut();
+        let again = source.kept.as_ref().and_then(|kept| kept.get(self.at)).cloned();
+        if let Some(data) = again {
+            self.at += 1;
+            self.given += data.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match source.state {
+            State::Failed => return Poll::Ready(Some(Err(BodyError::Downstream))),
+            State::Ended => {
+                let trailers = source.trailers.clone().filter(|_| !std::mem::replace(&mut self.trailers_given, true));
+                return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))));
+            }
+            State::Reading => {}
+        }
+        if source.kept.is_none() && self.given < source.bytes {
+            // Another attempt read on, and what this one lacks was too much to keep.
+            return Poll::Ready(Some(Err(BodyError::Behind)));
+        }
+        let incoming = &mut source.incoming;
+        let next = std::task::ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
+        Poll::Ready(match next {
+            None => {
+                source.end(State::Ended);
+                None
+            }
+            Some(Err(_)) => {
+                source.end(State::Failed);
+                Some(Err(BodyError::Downstream))
+            }
+            Some(Ok(frame)) => {
+                source.take(&frame);
+                if let Some(data) = frame.data_ref() {
+                    self.given += data.len() as u64;
+                    self.at += 1;
+                } else {
+                    self.trailers_given = true;
+                }
+                if http_body::Body::is_end_stream(&source.incoming) {
+                    source.end(State::Ended);
+                }
+                Some(Ok(frame))
+            }
+        })
+    }
+}
+
+/// The queue of a copy.
+pub(crate) struct Copied {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    most: usize,
+    end: Option<bool>,
+    waker: Option<Waker>,
+    hint: SizeHint,
+}
+
+impl Copied {
+    fn push(&mut self, data: &Bytes) {
+        if self.end.is_some() {
+            return;
+        }
+        self.bytes += data.len();
+        if self.bytes > self.most {
+            self.queue.clear();
+            self.finish(false);
+            return;
+        }
+        self.queue.push_back(data.clone());
+        self.wake();
+    }
+
+    fn finish(&mut self, whole: bool) {
+        self.end.get_or_insert(whole);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = self.queue.pop_front() {
+            self.bytes -= data.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match self.end {
+            Some(true) => Poll::Ready(None),
+            Some(false) => Poll::Ready(Some(Err(BodyError::Behind))),
+            None => {
+                self.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Between hyper's messages and the core's heads.
+//!
+//! Pure. Nothing is decided here: what a request means is the core's business.
+
+use super::body::Body;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri, Version, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme as UriScheme},
+};
+use tombolo_gateway_core::head::{Head, Protocol, Scheme};
+
+/// What is kept of a request as it came, so that unchanged parts need not be built again.
+#[derive(Debug, Clone)]
+pub(crate) struct Original {
+    /// Path with query.
+    path: Option<PathAndQuery>,
+    /// Host header, where there was one.
+    host: Option<HeaderValue>,
+}
+
+/// Reads a request's head.
+pub(crate) fn head(parts: Parts, scheme: Scheme) -> (Head, Original, hyper::http::Extensions) {
+    let Parts { method, uri, version, mut headers, extensions, .. } = parts;
+    let host = headers.remove(header::HOST);
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str().to_owned(),
+        None => host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned(),
+    };
+    let protocol = match version {
+        Version::HTTP_10 | Version::HTTP_09 => Protocol::Http10,
+        Version::HTTP_2 => Protocol::Http2,
+        Version::HTTP_3 => Protocol::Http3,
+        _ => Protocol::Http11,
+    };
+    let upgrade = upgrade(&method, &headers, &extensions, protocol);
+    let path = uri.path_and_query().cloned();
+    let text = match &path {
+        // CONNECT has a path only in its extended form.
+        _ if method == Method::CONNECT && path.as_ref().is_none_or(|p| p.as_str().is_empty() || extensions.get::<hyper::ext::Protocol>().is_none()) => String::new(),
+        Some(path) => path.as_str().to_owned(),
+        None => "/".to_owned(),
+    };
+    let head = Head { method, scheme, authority, path: text, protocol, upgrade, headers };
+    (head, Original { path, host }, extensions)
+}
+
+/// What a request asks to be upgraded to; empty for nothing.
+fn upgrade(method: &Method, headers: &HeaderMap, extensions: &hyper::http::Extensions, protocol: Protocol) -> String {
+    if method == Method::CONNECT {
+        return extensions.get::<hyper::ext::Protocol>().map_or_else(|| "CONNECT".to_owned(), |p| p.as_str().to_owned());
+    }
+    if !matches!(protocol, Protocol::Http11) {
+        return String::new();
+    }
+    let Some(kind) = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()) else { return String::new() };
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    let nominated = connection.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    if nominated { kind.to_owned() } else { String::new() }
+}
+
+/// How a request is written to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// The request for an upstream; `None` when the head cannot be written (a path or host that is no URI).
+pub(crate) fn request(head: &Head, original: Option<&Original>, headers: HeaderMap, form: Form, body: Body) -> Option<Request<Body>> {
+    let path = path(head, original)?;
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.headers_mut() = headers;
+    let connect = head.method == Method::CONNECT;
+    match form {
+        Form::Http1 => {
+            *request.version_mut() = Version::HTTP_11;
+            if !head.authority.is_empty() {
+                let host = original.and_then(|o| o.host.as_ref()).filter(|h| h.as_bytes() == head.authority.as_bytes());
+                let host = host.cloned().or_else(|| HeaderValue::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok())?;
+                request.headers_mut().insert(header::HOST, host);
+            }
+            *request.uri_mut() = if connect { Uri::from(authority(head)?) } else { Uri::from(path) };
+        }
+        Form::Http2 => {
+            *request.version_mut() = Version::HTTP_2;
+            let mut parts = http::uri::Parts::default();
+            if !(connect && head.path.is_empty()) {
+                parts.scheme = Some(match head.scheme {
+                    Scheme::Http => UriScheme::HTTP,
+                    Scheme::Https => UriScheme::HTTPS,
+                });
+                parts.path_and_query = Some(path);
+            }
+            parts.authority = Some(authority(head)?);
+            *request.uri_mut() = Uri::from_parts(parts).ok()?;
+        }
+    }
+    Some(request)
+}
+
+fn path(head: &Head, original: Option<&Original>) -> Option<PathAndQuery> {
+    if let Some(path) = original.and_then(|o| o.path.as_ref()).filter(|p| p.as_str() == head.path) {
+        return Some(path.clone());
+    }
+    if head.path.is_empty() {
+        return Some(PathAndQuery::from_static("/"));
+    }
+    PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.path.as_bytes())).ok()
+}
+
+fn authority(head: &Head) -> Option<Authority> {
+    Authority::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok()
+}
+
+/// Puts back what asks an HTTP/1.1 upstream for an upgrade.
+pub(crate) fn ask_upgrade(kind: &str, headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Ok(kind) = HeaderValue::from_str(kind) {
+        headers.insert(header::UPGRADE, kind);
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: &str, uri: &str, headers: &[(&str, &str)]) -> Head {
+        let mut builder = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        head(builder.body(()).unwrap().into_parts().0, Scheme::Http).0
+    }
+
+    #[test]
+    fn the_proxy_form_names_the_host() {
+        let proxied = parse("GET", "http://reviews:9080/x?y", &[("host", "127.0.0.1:80")]);
+        assert_eq!((proxied.authority.as_str(), proxied.path.as_str()), ("reviews:9080", "/x?y"));
+        let bare = parse("GET", "http://reviews:9080", &[]);
+        assert_eq!(bare.path, "/");
+        let origin = parse("GET", "/x", &[("host", "a")]);
+        assert_eq!((origin.authority.as_str(), origin.path.as_str()), ("a", "/x"));
+        assert!(origin.headers.is_empty());
+    }
+
+    #[test]
+    fn upgrades_need_both_headers() {
+        assert_eq!(parse("GET", "/", &[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]).upgrade, "websocket");
+        assert_eq!(parse("GET", "/", &[("upgrade", "websocket")]).upgrade, "");
+        assert_eq!(parse("CONNECT", "a:1", &[]).upgrade, "CONNECT");
+        assert_eq!(parse("CONNECT", "a:1", &[]).path, "");
+    }
+
+    #[test]
+    fn requests_are_written_in_both_forms() {
+        let head = parse("GET", "/x?y", &[("host", "a:1"), ("k", "v")]);
+        let one = request(&head, None, head.headers.clone(), Form::Http1, Body::Empty).unwrap();
+        assert_eq!((one.uri().to_string().as_str(), one.headers()["host"].to_str().unwrap()), ("/x?y", "a:1"));
+        let two = request(&head, None, head.headers.clone(), Form::Http2, Body::Empty).unwrap();
+        assert_eq!(two.uri().to_string(), "http://a:1/x?y");
+        assert!(!two.headers().contains_key("host"));
+    }
+}

@@ -1,0 +1,240 @@
+//! One request from its head to the last byte of its response: what is known of it, and the one place where it ends.
+//!
+//! Owns the record from which log line and metrics are made, exactly once, however the request ends.
+
+use super::{body::SharedSource, logs::{self, Compiled, Question}};
+use crate::{
+    listen::Handle,
+    telemetry::labels::{Finished, Side},
+    upstream::{cluster::{Cluster, Endpoint}, pool::Conn},
+    worker::Worker,
+};
+use http::HeaderMap;
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tombolo_gateway_core::{
+    accesslog::{Bytes, Record, Times, Upstream},
+    config::{FilterChain, Hcm, Listener},
+    decision::Matched,
+    failure::{Flag, Flags},
+    format::Facts,
+    head::{ConnInfo, Head},
+    request::Caller,
+};
+
+/// A client's connection, as its requests see it.
+pub(crate) struct Downstream {
+    /// Its worker.
+    pub(crate) worker: Rc<Worker>,
+    /// Its listener.
+    pub(crate) listener: Arc<Listener>,
+    /// Its chain.
+    pub(crate) chain: Arc<FilterChain>,
+    /// Its connection manager.
+    pub(crate) hcm: Arc<Hcm>,
+    /// Addresses and TLS.
+    pub(crate) info: ConnInfo,
+    /// Its place in the books.
+    pub(crate) handle: Rc<Handle>,
+    /// HTTP/2 is spoken.
+    pub(crate) http2: bool,
+    /// Its side in metrics.
+    pub(crate) side: Side,
+    logs: Compiled,
+}
+
+impl Downstream {
+    /// Made once per connection.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        listener: Arc<Listener>,
+        chain: Arc<FilterChain>,
+        hcm: Arc<Hcm>,
+        info: ConnInfo,
+        handle: Rc<Handle>,
+        http2: bool,
+    ) -> Rc<Self> {
+        let side = worker.labels.side(listener.direction, &info);
+        let logs = worker.logs.of(&hcm, &hcm.access_logs);
+        Rc::new(Self { worker, listener, chain, hcm, info, handle, http2, side, logs })
+    }
+
+    /// Whether anybody will read the heads after the response went out.
+    pub(crate) fn logs_heads(&self) -> bool {
+        !self.logs.is_empty()
+    }
+}
+
+/// One request under way.
+pub(crate) struct Exchange {
+    /// The connection it came on.
+    pub(crate) downstream: Rc<Downstream>,
+    /// When it began.
+    pub(crate) start: Instant,
+    wall: SystemTime,
+    /// Everything else, filled as it becomes known.
+    pub(crate) facts: RefCell<Known>,
+    sent: Cell<u64>,
+    done: Cell<bool>,
+}
+
+/// What becomes known of a request.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Its head.
+    pub(crate) head: Option<Head>,
+    /// Who asks.
+    pub(crate) caller: Option<Caller>,
+    /// The route.
+    pub(crate) matched: Option<Matched>,
+    /// The upstream.
+    pub(crate) cluster: Option<Rc<Cluster>>,
+    /// The endpoint of the last try.
+    pub(crate) endpoint: Option<Rc<Endpoint>>,
+    /// The connection of the last try.
+    pub(crate) conn: Option<Rc<Conn>>,
+    /// Tries.
+    pub(crate) attempts: u32,
+    /// Status of the response; 0 for none.
+    pub(crate) status: u16,
+    /// Headers of the response, when somebody will read them.
+    pub(crate) response: Option<HeaderMap>,
+    /// Trailers of the response.
+    pub(crate) trailers: Option<HeaderMap>,
+    /// gRPC status of the response.
+    pub(crate) grpc_status: Option<u16>,
+    /// Flags.
+    pub(crate) flags: Flags,
+    /// Response code details.
+    pub(crate) details: Cow<'static, str>,
+    /// The transport's words about a failure.
+    pub(crate) trouble: Option<Box<str>>,
+    /// The request's body.
+    pub(crate) source: Option<SharedSource>,
+    /// Moments.
+    pub(crate) times: Times,
+}
+
+impl Exchange {
+    /// A request begins.
+    pub(crate) fn begin(downstream: &Rc<Downstream>) -> Rc<Self> {
+        downstream.handle.begin();
+        downstream.worker.setup.own.requests.add(1);
+        Rc::new(Self {
+            downstream: downstream.clone(),
+            start: Instant::now(),
+            wall: SystemTime::now(),
+            facts: RefCell::default(),
+            sent: Cell::new(0),
+            done: Cell::new(false),
+        })
+    }
+
+    /// Microseconds since it began.
+    pub(crate) fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of the response's body went out.
+    pub(crate) fn add_sent(&self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes as u64);
+    }
+
+    /// Raises a flag.
+    pub(crate) fn flag(&self, flag: Flag) {
+        self.facts.borrow_mut().flags.insert(flag);
+    }
+
+    /// The request is over. Only the first call counts.
+    pub(crate) fn finish(&self) {
+        if self.done.replace(true) {
+            return;
+        }
+        let downstream = &self.downstream;
+        downstream.handle.end();
+        downstream.worker.setup.own.requests.add(-1);
+        let end = self.micros();
+        let mut known = self.facts.borrow_mut();
+        known.times.end = Some(end);
+        known.times.response_end.get_or_insert(end);
+        let received = known.source.as_ref().map_or(0, |s| s.borrow().bytes());
+        if downstream.hcm.mesh_stats {
+            let finished = Finished {
+                cluster: known.cluster.as_deref(),
+                endpoint: known.endpoint.as_deref(),
+                status: known.status,
+                grpc: known.grpc_status,
+                is_grpc: known.head.as_ref().is_some_and(Head::is_grpc),
+                flags: known.flags,
+                micros: end,
+                received,
+                sent: self.sent.get(),
+            };
+            downstream.worker.labels.request(&downstream.side, &finished);
+        }
+        if downstream.logs_heads() {
+            self.log(&known, received, end);
+        }
+    }
+
+    fn log(&self, known: &Known, received: u64, end: u64) {
+        let downstream = &self.downstream;
+        let upstream = known.endpoint.as_ref().and_then(|e| e.address());
+        let facts = Facts {
+            head: known.head.as_ref(),
+            conn: Some(&downstream.info),
+            client: known.caller.and_then(|c| c.address),
+            status: Some(known.status),
+            response: known.response.as_ref(),
+            flags: known.flags,
+            details: &known.details,
+            route: known.matched.as_ref().and_then(Matched::route).map_or("", |r| &r.name),
+            virtual_host: known.matched.as_ref().map_or("", |m| &m.host().name),
+            cluster: known.cluster.as_ref().map_or("", |c| &c.name),
+            upstream,
+            attempts: known.attempts,
+            local_reply: "",
+        };
+        let conn = known.conn.as_deref();
+        let record = Record {
+            facts,
+            start: self.wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
+            times: known.times,
+            bytes: Bytes { received, sent: self.sent.get(), ..Bytes::default() },
+            upstream: Upstream {
+                local: conn.and_then(|c| c.local),
+                remote: conn.and_then(|c| c.remote),
+                failure: known.trouble.as_deref().unwrap_or(""),
+                tls_version: conn.map_or("", |c| c.tls_version),
+                tls_cipher: conn.map_or("", |c| c.tls_cipher),
+                ..Upstream::default()
+            },
+            trailers: known.trailers.as_ref(),
+            connection_id: Some(downstream.handle.id),
+            filter_chain: &downstream.chain.name,
+            ..Record::default()
+        };
+        let question = Question { millis: end / 1000, grpc: known.grpc_status, random: downstream.worker.draw() };
+        logs::write(&downstream.logs, &downstream.worker.lines, &record, question);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.done.get() {
+            return;
+        }
+        // Nobody said how it ended: the client went away, and with it everything that held this.
+        {
+            let mut known = self.facts.borrow_mut();
+            known.flags.insert(Flag::DownstreamConnectionTermination);
+            known.details = Cow::Borrowed("downstream_remote_disconnect");
+        }
+        self.finish();
+    }
+}

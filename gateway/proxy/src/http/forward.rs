@@ -1,0 +1,168 @@
+//! Forwarding one request: headers on the way up, tries, headers on the way down.
+//!
+//! Owns the order of these. The rules are the core's.
+
+use super::{
+    body::Source,
+    convert::Original,
+    exchange::Exchange,
+    mirror, reply,
+    response::{Clocks, Held, Outgoing, Streaming, grpc_status},
+    tries::{self, Ask, Done, Got, After},
+    tunnel,
+};
+use crate::upstream::keeper::Live;
+use http::{Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::{borrow::Cow, rc::Rc};
+use tombolo_gateway_core::{
+    balance::drop_overload,
+    decision::{Forward, UpgradePlan},
+    failure::{Failure, Kind},
+    format::Facts,
+    forward::{Context, finish_response, prepare, upstream_response},
+    head::Head,
+    request::Caller,
+};
+
+/// A request that is to be forwarded.
+pub(crate) struct Request {
+    /// Its head, cleaned.
+    pub(crate) head: Head,
+    /// As it came.
+    pub(crate) original: Original,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// Its body.
+    pub(crate) body: Incoming,
+    /// The client's side of an upgrade.
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// Forwards a request.
+pub(crate) async fn forward(exchange: &Rc<Exchange>, live: &Live, mut forward: Box<Forward>, request: Request) -> Response<Outgoing> {
+    let downstream = exchange.downstream.clone();
+    let Request { mut head, original, caller, body, upgrade } = request;
+    exchange.facts.borrow_mut().matched = Some(forward.matched.clone());
+    exchange.facts.borrow_mut().flags.extend(forward.flags);
+    if let Some(delay) = forward.delay {
+        tokio::time::sleep(delay).await;
+    }
+    let Some(cluster) = downstream.worker.cluster(&forward.cluster) else {
+        keep_head(exchange, head);
+        return reply::failure(exchange, Failure::new(Kind::NoCluster), 0);
+    };
+    let upstream = cluster.upstream();
+    exchange.facts.borrow_mut().cluster = Some(cluster.clone());
+    if let Some(dropped) = drop_overload(&upstream.plan.set().load().drops, downstream.worker.draw()) {
+        keep_head(exchange, head);
+        return reply::failure(exchange, Failure::new(dropped.kind), 0);
+    }
+    let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
+    prepare(&mut forward, context, &mut head);
+    let source = (!body.is_end_stream() && forward.upgrade.is_none()).then(|| {
+        let most = forward.body_buffer_limit.unwrap_or(u64::from(downstream.listener.buffer_limit));
+        let keeps = forward.retry.is_some() || !forward.copies.is_empty();
+        let most = if keeps { usize::try_from(most).unwrap_or(usize::MAX) } else { 64 * 1024 };
+        Source::new(body, most)
+    });
+    exchange.facts.borrow_mut().source.clone_from(&source);
+    mirror::send(exchange, &forward, &head, source.as_ref());
+    if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
+        return tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await;
+    }
+    let ask = Ask { exchange, forward: &forward, head: &head, original: &original, source: source.as_ref(), cluster: &cluster, upstream, live };
+    let done = tries::run(&ask).await;
+    match done {
+        Done::Failed(failure, after) => {
+            exchange.facts.borrow_mut().flags.extend(after.flags);
+            keep_head(exchange, head);
+            reply::failure(exchange, failure, after.attempts)
+        }
+        Done::Response(got, after) => respond(exchange, &forward, head, caller, *got, after, upgrade),
+    }
+}
+
+/// The head is kept for the log line of a request that ends here.
+fn keep_head(exchange: &Rc<Exchange>, head: Head) {
+    exchange.facts.borrow_mut().head = Some(head);
+}
+
+/// Turns an upstream's response into the client's.
+fn respond(
+    exchange: &Rc<Exchange>,
+    forward: &Forward,
+    head: Head,
+    caller: Caller,
+    got: Got,
+    after: After,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Response<Outgoing> {
+    let downstream = &exchange.downstream;
+    let Got { mut response, lease, endpoint, in_flight, permit } = got;
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || (forward.upgrade == Some(UpgradePlan::Pass) && head.method == http::Method::CONNECT && response.status().is_success());
+    let upstream_side = switching.then(|| hyper::upgrade::on(&mut response));
+    let (mut parts, incoming) = response.into_parts();
+    let status = parts.status.as_u16();
+    let micros = exchange.micros();
+    let request_end = {
+        let mut known = exchange.facts.borrow_mut();
+        known.times.upstream_receive_begin = Some(micros);
+        known.times.request_end.unwrap_or(0)
+    };
+    let flags = after.flags;
+    let facts = Facts {
+        status: Some(status),
+        flags,
+        details: "via_upstream",
+        route: forward.matched.route().map_or("", |r| &r.name),
+        virtual_host: &forward.matched.host().name,
+        cluster: &forward.cluster,
+        upstream: endpoint.address(),
+        ..Facts::default()
+    };
+    let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
+    let millis = micros.saturating_sub(request_end) / 1000;
+    upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
+    finish_response(&downstream.hcm, Some(&head), switching, &mut parts.headers);
+    parts.extensions.clear();
+    parts.version = http::Version::HTTP_11;
+    let is_head = head.method == http::Method::HEAD;
+    {
+        let mut known = exchange.facts.borrow_mut();
+        known.status = status;
+        known.flags.extend(flags);
+        known.details = Cow::Borrowed("via_upstream");
+        known.attempts = after.attempts;
+        known.grpc_status = grpc_status(&parts.headers);
+        known.times.response_begin = Some(micros);
+        if downstream.logs_heads() {
+            known.response = Some(parts.headers.clone());
+        }
+        known.head = Some(head);
+    }
+    let mut held = Held { exchange: exchange.clone(), lease: Some(lease), in_flight, permit: Some(permit) };
+    if let Some(upstream_side) = upstream_side {
+        if let Some(client_side) = upgrade {
+            tunnel::pass(exchange, client_side, upstream_side, held);
+        }
+        return Response::from_parts(parts, Outgoing::Empty);
+    }
+    if incoming.is_end_stream() || is_head {
+        let done = exchange.facts.borrow().source.as_ref().is_none_or(|s| s.borrow().ended());
+        exchange.finish();
+        // Its task must see the end of the message before it can serve again; the pool looks for that.
+        held.release(done && incoming.is_end_stream());
+        return Response::from_parts(parts, Outgoing::Empty);
+    }
+    let clocks = Clocks {
+        global: after.until,
+        idle: forward.timeouts.idle,
+        life: forward.timeouts.max_stream.map(|life| crate::clock::at(exchange.start + life)),
+    };
+    let fresh_sleep = after.sleep.filter(|_| clocks.idle.is_none());
+    let streaming = Streaming::new(incoming, held, clocks, fresh_sleep, forward.response_kbps);
+    Response::from_parts(parts, Outgoing::Stream(streaming))
+}

@@ -1,0 +1,77 @@
+//! The request path: a head comes in, a response goes out.
+//!
+//! Owns the order admit, decide, act; every step is one call. Reads one configuration from begin to end.
+
+use super::{
+    convert,
+    exchange::{Downstream, Exchange},
+    forward::{self, Request as Forwarded},
+    reply,
+    response::Outgoing,
+};
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+use std::{convert::Infallible, rc::Rc};
+use tombolo_gateway_core::{
+    decide::{Moment, decide},
+    decision::{Decision, Reply},
+    failure::{Failure, Kind},
+    head::Protocol,
+    request::admit,
+    time::Random,
+};
+
+/// Serves one request.
+pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Result<Response<Outgoing>, Infallible> {
+    let exchange = Exchange::begin(&downstream);
+    let upgrade = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let (mut head, original, _) = convert::head(parts, downstream.info.scheme());
+    if let Some(kind) = refused(&downstream, &head) {
+        exchange.facts.borrow_mut().head = Some(head);
+        return Ok(reply::failure(&exchange, Failure::new(kind), 0));
+    }
+    let worker = &downstream.worker;
+    let live = worker.live();
+    let hcm = &downstream.hcm;
+    let mut random = Random::new(worker.draw());
+    let table = live.config.route_table(hcm);
+    let caller = match admit(hcm, &worker.setup.node, &downstream.info, table.map(|t| &**t), &mut head, &mut random) {
+        Ok(caller) => caller,
+        Err(answer) => return Ok(answered(&exchange, head, *answer).await),
+    };
+    exchange.facts.borrow_mut().caller = Some(caller);
+    let moment = Moment { now: worker.now(), active_faults: worker.active_faults() };
+    match decide(&live.config, hcm, table, &downstream.info, caller, &head, moment, &mut random) {
+        Decision::Reply(answer) => Ok(answered(&exchange, head, *answer).await),
+        Decision::Forward(decided) => {
+            let fault = (decided.delay.is_some() || decided.response_kbps.is_some()).then(|| worker.fault());
+            let response = forward::forward(&exchange, &live, decided, Forwarded { head, original, caller, body, upgrade }).await;
+            drop(fault);
+            Ok(response)
+        }
+    }
+}
+
+async fn answered(exchange: &Rc<Exchange>, head: tombolo_gateway_core::head::Head, answer: Reply) -> Response<Outgoing> {
+    exchange.facts.borrow_mut().head = Some(head);
+    if let Some(delay) = answer.delay {
+        tokio::time::sleep(delay).await;
+    }
+    reply::reply(exchange, answer)
+}
+
+/// What the codec lets through and the connection manager does not.
+fn refused(downstream: &Downstream, head: &tombolo_gateway_core::head::Head) -> Option<Kind> {
+    if head.protocol == Protocol::Http10 && !downstream.hcm.http1.accept_http_10 {
+        return Some(Kind::VersionTooLow);
+    }
+    if head.authority.is_empty() && head.protocol != Protocol::Http10 {
+        return Some(Kind::MissingHost);
+    }
+    None
+}
+
+fn wants_upgrade(request: &Request<Incoming>) -> bool {
+    request.method() == Method::CONNECT || (request.version() == Version::HTTP_11 && request.headers().contains_key(http::header::UPGRADE))
+}

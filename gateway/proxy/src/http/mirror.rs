@@ -1,0 +1,77 @@
+//! Copies of requests to other clusters.
+//!
+//! Owns their tasks. A copy never delays, fails or outlives-by-much the request that it is made of; its response is
+//! dropped.
+
+use super::{
+    body::{Body, SharedSource},
+    convert::{self, Form},
+    exchange::Exchange,
+};
+use crate::{drain::Guard, upstream::cluster::Wish};
+use std::{rc::Rc, sync::Arc, time::Duration};
+use tombolo_gateway_core::{
+    balance::Request,
+    breaker::Resource,
+    config::{Mirror, RoutePriority},
+    decision::Forward,
+    format::Facts,
+    head::Head,
+    header,
+    route::hosts::port_start,
+};
+
+/// How long a copy may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes by which a copy may lag behind.
+const LAG: usize = 256 * 1024;
+
+/// Sends the copies that a decision asks for.
+pub(crate) fn send(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, source: Option<&SharedSource>) {
+    for (index, cluster) in &forward.copies {
+        let Some(mirror) = usize::try_from(*index).ok().and_then(|at| forward.mirrors().get(at)) else { continue };
+        let body = source.map_or(Body::Empty, |source| source.borrow_mut().copy(LAG));
+        let head = copied(exchange, mirror, head);
+        let guard = exchange.downstream.worker.setup.drain.guard();
+        tokio::task::spawn_local(tokio::time::timeout(TIMEOUT, send_one(exchange.downstream.clone(), cluster.clone(), head, body, guard)));
+    }
+}
+
+fn copied(exchange: &Rc<Exchange>, mirror: &Mirror, head: &Head) -> Head {
+    let mut head = head.clone();
+    if let Some(host) = mirror.host.as_ref().and_then(|h| h.to_str().ok()) {
+        host.clone_into(&mut head.authority);
+    } else if !mirror.keep_host {
+        let at = port_start(&head.authority).unwrap_or(head.authority.len());
+        head.authority.insert_str(at, "-shadow");
+    }
+    let facts = Facts { head: Some(&head), conn: Some(&exchange.downstream.info), ..Facts::default() };
+    let pending = header::evaluate(&mirror.headers, &facts);
+    header::apply(&mirror.headers, pending, &mut head.headers);
+    head
+}
+
+async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: Head, body: Body, guard: Guard) {
+    let worker = &downstream.worker;
+    let Some(cluster) = worker.cluster(&cluster) else { return };
+    let (upstream, live) = (cluster.upstream(), worker.live());
+    let Some(_permit) = upstream.breakers(RoutePriority::Default).acquire(Resource::Requests) else { return };
+    let Some(endpoint) = cluster.pick(&Request::default(), worker.draw(), worker.now()) else { return };
+    let wish = Wish {
+        downstream_http2: downstream.http2,
+        priority: RoutePriority::Default,
+        host: &head.authority,
+        addresses: downstream.info.remote.zip(downstream.info.local),
+        downstream: downstream.handle.id,
+        http1_only: false,
+    };
+    let Ok(mut lease) = endpoint.lease(&worker.around, &live, &upstream, &wish).await else { return };
+    let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
+    let Some(request) = convert::request(&head, None, head.headers.clone(), form, body) else { return };
+    if let Ok(response) = lease.send(request).await {
+        let mut body = response.into_body();
+        while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}
+        lease.give_back();
+    }
+    drop(guard);
+}

@@ -1,0 +1,95 @@
+//! Answers that are made here.
+//!
+//! Owns their form: plain text for everybody, a status in headers for gRPC. What is said comes from the core.
+
+use super::{exchange::Exchange, response::Outgoing};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use std::{borrow::Cow, fmt::Write as _, rc::Rc};
+use tombolo_gateway_core::{
+    decision::{Cause, Reply},
+    failure::{Failure, grpc_from_http},
+    format::Facts,
+    forward::finish_response,
+    head::Head,
+    header::change_response,
+};
+
+/// The response for a reply; the exchange ends with it.
+pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
+    let Reply { mut status, mut headers, mut body, grpc_status, cause, flags, matched, delay: _ } = reply;
+    let mut known = exchange.facts.borrow_mut();
+    let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && matches!(cause, Cause::Failure(_));
+    let is_head = known.head.as_ref().is_some_and(|h| h.method == http::Method::HEAD);
+    if is_grpc {
+        let code = grpc_status.unwrap_or_else(|| match &cause {
+            Cause::Failure(failure) => u32::from(failure.grpc_status()),
+            _ => u32::from(grpc_from_http(status.as_u16())),
+        });
+        known.grpc_status = u16::try_from(code).ok();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(code));
+        if !body.is_empty()
+            && let Ok(message) = HeaderValue::try_from(percent_encoded(&body))
+        {
+            headers.insert("grpc-message", message);
+        }
+        status = StatusCode::OK;
+        body = Bytes::new();
+    }
+    known.flags.extend(flags);
+    known.status = status.as_u16();
+    known.details = Cow::Owned(cause.details());
+    if matched.is_some() {
+        known.matched = matched;
+    }
+    if let Some(matched) = &known.matched {
+        let facts = Facts { head: known.head.as_ref(), conn: Some(&exchange.downstream.info), status: Some(status.as_u16()), flags: known.flags, ..Facts::default() };
+        change_response(matched, None, &facts, &mut headers);
+    }
+    finish_response(&exchange.downstream.hcm, known.head.as_ref(), false, &mut headers);
+    if !(is_grpc || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    if exchange.downstream.logs_heads() {
+        known.response = Some(headers.clone());
+    }
+    known.times.response_begin = Some(exchange.micros());
+    drop(known);
+    let outgoing = if is_head || body.is_empty() { Outgoing::Empty } else { Outgoing::Full(Some(body)) };
+    if let Outgoing::Full(Some(body)) = &outgoing {
+        exchange.add_sent(body.len());
+    }
+    exchange.finish();
+    let mut response = Response::new(outgoing);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to a failure of forwarding.
+pub(crate) fn failure(exchange: &Rc<Exchange>, failure: Failure, attempts: u32) -> Response<Outgoing> {
+    {
+        let mut known = exchange.facts.borrow_mut();
+        known.attempts = attempts;
+        known.trouble = failure.transport_reason().map(Into::into);
+    }
+    let body = failure.body(attempts > 1);
+    let mut made = Reply::failure(failure);
+    made.body = body.into();
+    made.matched = exchange.facts.borrow().matched.clone();
+    reply(exchange, made)
+}
+
+/// As gRPC's HTTP/2 mapping writes messages.
+fn percent_encoded(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text {
+        if (0x20..0x7f).contains(byte) && *byte != b'%' {
+            out.push(char::from(*byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}

@@ -1,0 +1,507 @@
+//! Carries out what the attempt machine asks for: chooses endpoints, opens streams, waits.
+//!
+//! Owns the tries under way of one request and its clock. Decides nothing: every outcome goes to the machine, which says
+//! what is next.
+
+use super::{
+    body::{Body, Reader, SharedSource},
+    convert::{self, Form, Original},
+    exchange::Exchange,
+};
+use crate::{
+    clock,
+    upstream::{
+        cluster::{Cluster, Endpoint, Wish},
+        keeper::{Live, Suspect, Upstream},
+        pool::Lease,
+    },
+};
+use http::{HeaderMap, Method, Response};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
+use tokio::time::Sleep;
+use tombolo_gateway_core::{
+    attempt::{Action, Attempt, Broken, Event, ResponseHead, Setup, Step, TryId},
+    balance::{self, InFlight},
+    breaker::{Permit, Resource},
+    config::Discovery,
+    decision::{Forward, UpgradePlan},
+    failure::{Failure, Flags, Kind},
+    forward::stamp_attempt,
+    head::{Head, Name},
+    outlier::Outcome,
+    route::header_matches_in,
+    time::Millis,
+};
+
+/// A connection that turned out to be closed is replaced this often within one try.
+const STALE: u32 = 3;
+
+/// What is asked of an upstream.
+pub(crate) struct Ask<'a> {
+    /// The request.
+    pub(crate) exchange: &'a Rc<Exchange>,
+    /// What was decided.
+    pub(crate) forward: &'a Forward,
+    /// As the upstream is to see it.
+    pub(crate) head: &'a Head,
+    /// As it came.
+    pub(crate) original: &'a Original,
+    /// Its body.
+    pub(crate) source: Option<&'a SharedSource>,
+    /// Where to.
+    pub(crate) cluster: &'a Rc<Cluster>,
+    /// The cluster's state when the request began.
+    pub(crate) upstream: Arc<Upstream>,
+    /// The configuration when the request began.
+    pub(crate) live: &'a Live,
+}
+
+/// A response with everything that it occupies.
+pub(crate) struct Got {
+    /// The response.
+    pub(crate) response: Response<Incoming>,
+    /// Its connection.
+    pub(crate) lease: Lease,
+    /// Its endpoint.
+    pub(crate) endpoint: Rc<Endpoint>,
+    /// The endpoint's count.
+    pub(crate) in_flight: Option<InFlight>,
+    /// The breaker's count.
+    pub(crate) permit: Permit,
+}
+
+/// How the tries ended.
+pub(crate) enum Done {
+    /// With a response.
+    Response(Box<Got>, After),
+    /// Without one.
+    Failed(Failure, After),
+}
+
+/// What goes on after the tries.
+pub(crate) struct After {
+    /// Tries made.
+    pub(crate) attempts: u32,
+    /// Flags raised.
+    pub(crate) flags: Flags,
+    /// Until when the response must be complete.
+    pub(crate) until: Option<Millis>,
+    /// A timer that may be used again.
+    pub(crate) sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a try broke.
+struct Lost {
+    failure: Failure,
+    /// Bytes may have gone out.
+    sent: bool,
+    reused: bool,
+}
+
+type Outcomes<'a> = Pin<Box<dyn Future<Output = Result<Box<Got>, Lost>> + 'a>>;
+
+struct Try<'a> {
+    id: TryId,
+    endpoint: Rc<Endpoint>,
+    opened: Rc<Cell<bool>>,
+    told_opened: bool,
+    outcome: Outcomes<'a>,
+}
+
+/// What woke the driver.
+enum Woken {
+    Opened(TryId),
+    Finished(TryId, Result<Box<Got>, Lost>),
+    RequestComplete,
+    RequestBroken,
+    Timer,
+    StreamIdle,
+    StreamLife,
+}
+
+/// Clocks of the stream itself, beside those of the tries.
+struct StreamClock {
+    idle: Option<Duration>,
+    life: Option<Millis>,
+    begun: Millis,
+}
+
+/// Tries until there is a response to send or nothing more to try.
+pub(crate) async fn run(ask: &Ask<'_>) -> Done {
+    let worker = &ask.exchange.downstream.worker;
+    let mut attempt = Attempt::new(setup(ask));
+    let mut tries: SmallVec<[Try<'_>; 1]> = SmallVec::new();
+    let mut sleep: Option<Pin<Box<Sleep>>> = None;
+    let mut complete = ask.source.is_none();
+    let stream = stream_clock(ask);
+    if complete {
+        let _ = attempt.next(Event::RequestComplete, worker.now(), 0);
+    }
+    let mut step = Step { drop: None, action: Action::Pick(TryId(0)) };
+    let mut got: Option<(TryId, Box<Got>)> = None;
+    loop {
+        if let Some(gone) = step.drop {
+            tries.retain(|one| one.id != gone);
+            got = got.filter(|(id, _)| *id != gone);
+        }
+        match step.action {
+            Action::Pick(id) => {
+                step = begin(ask, &mut attempt, id, &mut tries).await;
+                continue;
+            }
+            Action::Forward(id) => {
+                let until = attempt.until();
+                let after = After { attempts: attempt.count(), flags: attempt.flags(), until, sleep };
+                match got.take().filter(|(of, _)| *of == id) {
+                    Some((_, got)) => return Done::Response(got, after),
+                    None => return Done::Failed(Failure::new(Kind::LocalReset), after),
+                }
+            }
+            Action::Fail(failure) | Action::Abort(failure) => {
+                return Done::Failed(failure, After { attempts: attempt.count(), flags: attempt.flags(), until: None, sleep });
+            }
+            Action::Wait(_) => {}
+        }
+        let woken = wait(ask, &attempt, &mut tries, &mut sleep, complete, &stream).await;
+        if let Some(source) = ask.source
+            && attempt.keeps_body()
+            && !source.borrow().replayable()
+        {
+            let _ = attempt.next(Event::BodyLost, worker.now(), 0);
+        }
+        let now = worker.now();
+        step = match woken {
+            Woken::Opened(id) => attempt.next(Event::Opened(id), now, 0),
+            Woken::RequestComplete => {
+                complete = true;
+                attempt.next(Event::RequestComplete, now, 0)
+            }
+            Woken::Timer => attempt.next(Event::Timer, now, worker.draw()),
+            Woken::RequestBroken => failed(Kind::DownstreamDisconnect),
+            Woken::StreamIdle => failed(Kind::StreamIdleTimeout),
+            Woken::StreamLife => failed(Kind::MaxStreamDuration),
+            Woken::Finished(id, outcome) => {
+                let at = tries.iter().position(|one| one.id == id);
+                let endpoint = at.map(|at| tries.remove(at).endpoint);
+                finished(ask, &mut attempt, id, outcome, endpoint, &mut got)
+            }
+        };
+    }
+}
+
+fn failed(kind: Kind) -> Step {
+    Step { drop: None, action: Action::Fail(Failure::new(kind)) }
+}
+
+fn setup(ask: &Ask<'_>) -> Setup {
+    let forward = ask.forward;
+    let idempotent = matches!(ask.head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE);
+    Setup {
+        retry: forward.retry.clone(),
+        hedge_on_per_try_timeout: forward.hedge.is_some_and(|h| h.on_per_try_timeout),
+        timeouts: forward.timeouts,
+        timeout_status: forward.timeout_status.map(|s| s.as_u16()),
+        breakers: ask.upstream.breakers(forward.priority).clone(),
+        repeat_on_stale_connection: idempotent && forward.upgrade.is_none(),
+    }
+}
+
+fn stream_clock(ask: &Ask<'_>) -> StreamClock {
+    let begun = clock::at(ask.exchange.start);
+    let life = ask.forward.timeouts.max_stream.map(|life| begun.after(tombolo_gateway_core::time::millis(life)));
+    StreamClock { idle: ask.forward.timeouts.idle, life, begun }
+}
+
+/// Chooses an endpoint for a try and begins it.
+async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &mut SmallVec<[Try<'a>; 1]>) -> Step {
+    let worker = &ask.exchange.downstream.worker;
+    let now = worker.now();
+    let Some(endpoint) = choose(ask, attempt, now).await else {
+        return attempt.next(Event::NoHost(id), now, 0);
+    };
+    let mut step = Step { drop: None, action: Action::Wait(None) };
+    if let Some(host) = &*endpoint.host.borrow() {
+        step = attempt.next(Event::Picked(id, host.id(), host.priority), now, 0);
+    }
+    {
+        let mut known = ask.exchange.facts.borrow_mut();
+        known.endpoint = Some(endpoint.clone());
+        known.attempts = attempt.count();
+    }
+    let mut head = ask.head.clone();
+    let elapsed = Duration::from_micros(ask.exchange.micros());
+    stamp_attempt(ask.forward, attempt.count(), elapsed, false, &mut head);
+    if ask.forward.auto_host
+        && let Some(host) = endpoint.host.borrow().as_ref().filter(|h| !h.endpoint.hostname.is_empty())
+    {
+        host.endpoint.hostname.as_ref().clone_into(&mut head.authority);
+    }
+    let opened = Rc::new(Cell::new(false));
+    let outcome = Box::pin(one_try(ask, endpoint.clone(), head, opened.clone()));
+    tries.push(Try { id, endpoint, opened, told_opened: false, outcome });
+    step
+}
+
+/// An endpoint of the cluster; for clusters without endpoints, the destination that the request names.
+async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Rc<Endpoint>> {
+    let downstream = &ask.exchange.downstream;
+    let worker = &downstream.worker;
+    match &ask.upstream.cluster.discovery {
+        Discovery::DynamicForwardProxy(settings) => {
+            let host = ask.forward.forward_host.as_deref().unwrap_or(&ask.head.authority);
+            let secure = matches!(ask.upstream.cluster.transport, tombolo_gateway_core::config::TransportSocket::Tls(_));
+            let (name, port) = split_port(host, if secure { 443 } else { 80 });
+            let found = worker.resolver.resolve(name, settings.family).await?;
+            let address = std::net::SocketAddr::new(*found.first()?, port);
+            Some(ask.cluster.destination(address, name))
+        }
+        Discovery::OriginalDst(settings) => {
+            let told = settings.header.as_ref().and_then(|h| ask.head.headers.get(h)).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+            let mut address: std::net::SocketAddr = told.or(downstream.info.local)?;
+            if let Some(port) = settings.port_override {
+                address.set_port(port);
+            }
+            Some(ask.cluster.destination(address, ""))
+        }
+        _ => {
+            let mut request = balance::Request {
+                hash: ask.forward.hash,
+                subset: ask.forward.metadata_match.as_deref(),
+                ..balance::Request::default()
+            };
+            attempt.narrow(&mut request);
+            ask.cluster.pick(&request, worker.draw(), now)
+        }
+    }
+}
+
+fn split_port(host: &str, default: u16) -> (&str, u16) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port.parse().unwrap_or(default)),
+        _ => (host, default),
+    }
+}
+
+/// One try, from a connection to the head of the response.
+async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<Cell<bool>>) -> Result<Box<Got>, Lost> {
+    let downstream = &ask.exchange.downstream;
+    let breakers = ask.upstream.breakers(ask.forward.priority);
+    let unsent = |failure| Lost { failure, sent: false, reused: false };
+    let Some(permit) = breakers.acquire(Resource::Requests) else { return Err(unsent(Failure::new(Kind::Overflow))) };
+    let in_flight = endpoint.host.borrow().as_ref().map(|h| h.state.begin());
+    let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass) && head.method != Method::CONNECT;
+    let wish = Wish {
+        downstream_http2: downstream.http2,
+        priority: ask.forward.priority,
+        host: &head.authority,
+        addresses: downstream.info.remote.zip(downstream.info.local),
+        downstream: downstream.handle.id,
+        http1_only: tunnel,
+    };
+    let mut left = STALE;
+    loop {
+        let mut lease = endpoint.lease(&downstream.worker.around, ask.live, &ask.upstream, &wish).await.map_err(unsent)?;
+        opened.set(true);
+        let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
+        let mut headers = head.headers.clone();
+        if tunnel && form == Form::Http1 {
+            convert::ask_upgrade(&head.upgrade, &mut headers);
+        }
+        let body = ask.source.map_or(Body::Empty, |source| Body::Client(Reader::new(source)));
+        let Some(request) = convert::request(&head, Some(ask.original), headers, form, body) else {
+            return Err(unsent(Failure::new(Kind::LocalReset)));
+        };
+        ask.exchange.facts.borrow_mut().conn = Some(lease.conn.clone());
+        match lease.send(request).await {
+            Ok(response) => {
+                return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit }));
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().is_some();
+                if unsent && lease.reused && left > 0 {
+                    // The server had closed it while idle. Nothing went out: another connection will do.
+                    left -= 1;
+                    continue;
+                }
+                let failure = classify(error.error());
+                return Err(Lost { failure, sent: !unsent, reused: lease.reused });
+            }
+        }
+    }
+}
+
+/// What a codec's error means.
+pub(crate) fn classify(error: &hyper::Error) -> Failure {
+    if let Some(reason) = h2_reason(error) {
+        return reason;
+    }
+    if error.is_parse() || error.is_parse_status() {
+        return Failure::new(Kind::UpstreamProtocol);
+    }
+    if error.is_user() {
+        return Failure::new(Kind::DownstreamDisconnect);
+    }
+    if error.is_timeout() {
+        return Failure::new(Kind::UpstreamClosed).with_reason("keepalive timeout");
+    }
+    Failure::new(Kind::UpstreamClosed)
+}
+
+fn h2_reason(error: &hyper::Error) -> Option<Failure> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return Some(match h2.reason() {
+                Some(h2::Reason::REFUSED_STREAM) => Failure::new(Kind::UpstreamRefusedStream),
+                Some(_) if h2.is_go_away() => Failure::new(Kind::UpstreamClosed),
+                Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => Failure::new(Kind::UpstreamProtocol),
+                Some(_) if h2.is_remote() => Failure::new(Kind::UpstreamReset),
+                _ => Failure::new(Kind::UpstreamClosed),
+            });
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// Tells machine and balancer how a try ended.
+fn finished(
+    ask: &Ask<'_>,
+    attempt: &mut Attempt,
+    id: TryId,
+    outcome: Result<Box<Got>, Lost>,
+    endpoint: Option<Rc<Endpoint>>,
+    got: &mut Option<(TryId, Box<Got>)>,
+) -> Step {
+    let worker = &ask.exchange.downstream.worker;
+    let now = worker.now();
+    match outcome {
+        Ok(found) => {
+            let status = found.response.status().as_u16();
+            report(ask, endpoint.as_deref(), Outcome::Status(outlier_status(&found.response)));
+            let listed = attempt.asks_headers() && listed(ask, status, found.response.headers());
+            let unix_seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let head = ResponseHead { try_id: id, status, headers: found.response.headers(), listed, unix_seconds };
+            let step = attempt.next(Event::Head(head), now, worker.draw());
+            *got = Some((id, found));
+            step
+        }
+        Err(Lost { failure, sent, reused }) => {
+            let outcome = match failure.kind {
+                Kind::ConnectFailure | Kind::ConnectTimeout | Kind::LocalConnectFailure => Some(Outcome::ConnectFailed),
+                Kind::UpstreamClosed | Kind::UpstreamReset | Kind::UpstreamProtocol if !reused => Some(Outcome::Reset),
+                _ => None,
+            };
+            if let Some(outcome) = outcome {
+                report(ask, endpoint.as_deref(), outcome);
+            }
+            if failure.kind == Kind::DownstreamDisconnect {
+                return failed(Kind::DownstreamDisconnect);
+            }
+            if sent {
+                let _ = attempt.next(Event::Sent(id), now, 0);
+            }
+            attempt.next(Event::Reset(Broken { try_id: id, failure, reused, over_http3: false }), now, worker.draw())
+        }
+    }
+}
+
+/// A gRPC error in headers counts as the HTTP status that stands for it.
+fn outlier_status(response: &Response<Incoming>) -> u16 {
+    match super::response::grpc_status(response.headers()) {
+        Some(0) | None => response.status().as_u16(),
+        Some(14) => 503,
+        Some(4) => 504,
+        Some(2 | 13 | 15) => 500,
+        Some(_) => 200,
+    }
+}
+
+fn listed(ask: &Ask<'_>, status: u16, headers: &HeaderMap) -> bool {
+    let Some(plan) = &ask.forward.retry else { return false };
+    plan.policy.response_headers.iter().any(|matcher| match &matcher.name {
+        Name::Header(name) => header_matches_in(matcher, name, headers),
+        Name::Status => {
+            let mut with = HeaderMap::new();
+            let name = http::HeaderName::from_static("x-status");
+            with.insert(name.clone(), http::HeaderValue::from(status));
+            header_matches_in(matcher, &name, &with)
+        }
+        _ => false,
+    })
+}
+
+fn report(ask: &Ask<'_>, endpoint: Option<&Endpoint>, outcome: Outcome) {
+    let Some(settings) = &ask.upstream.cluster.outlier else { return };
+    let Some(endpoint) = endpoint else { return };
+    let host = endpoint.host.borrow();
+    let Some(host) = host.as_ref() else { return };
+    if let Some(cause) = host.state.outliers().record(settings, outcome) {
+        let suspect = Suspect { cluster: ask.cluster.name.clone(), host: host.id(), cause };
+        // Full: the next failure tells again.
+        let _ = ask.exchange.downstream.worker.setup.suspects.try_send(suspect);
+    }
+}
+
+/// Waits for whatever happens first.
+async fn wait(
+    ask: &Ask<'_>,
+    attempt: &Attempt,
+    tries: &mut SmallVec<[Try<'_>; 1]>,
+    sleep: &mut Option<Pin<Box<Sleep>>>,
+    complete: bool,
+    stream: &StreamClock,
+) -> Woken {
+    std::future::poll_fn(|cx| {
+        for one in tries.iter_mut() {
+            let polled = one.outcome.as_mut().poll(cx);
+            if one.opened.get() && !std::mem::replace(&mut one.told_opened, one.opened.get()) && polled.is_pending() {
+                return Poll::Ready(Woken::Opened(one.id));
+            }
+            if let Poll::Ready(outcome) = polled {
+                return Poll::Ready(Woken::Finished(one.id, outcome));
+            }
+        }
+        if let Some(source) = ask.source.filter(|_| !complete)
+            && source.borrow_mut().poll_finished(cx).is_ready()
+        {
+            let broken = source.borrow().failed();
+            return Poll::Ready(if broken { Woken::RequestBroken } else { Woken::RequestComplete });
+        }
+        let idle = stream.idle.map(|idle| {
+            let last = ask.source.map_or(stream.begun, |s| clock::at(s.borrow().last_read()));
+            last.after(tombolo_gateway_core::time::millis(idle))
+        });
+        loop {
+            let Some(next) = [attempt.until(), idle, stream.life].into_iter().flatten().min() else { return Poll::Pending };
+            let deadline = (clock::origin() + Duration::from_millis(next.0)).into();
+            let timer = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
+            let now = clock::now();
+            if attempt.until().is_some_and(|at| at <= now) {
+                return Poll::Ready(Woken::Timer);
+            }
+            if idle.is_some_and(|at| at <= now) {
+                return Poll::Ready(Woken::StreamIdle);
+            }
+            if stream.life.is_some_and(|at| at <= now) {
+                return Poll::Ready(Woken::StreamLife);
+            }
+            // Early by less than the clock's unit.
+            timer.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(1));
+        }
+    })
+    .await
+}

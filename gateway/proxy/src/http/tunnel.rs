@@ -1,0 +1,112 @@
+//! Connections that stop being HTTP: upgrades and CONNECT.
+//!
+//! Owns the task that moves bytes until both sides are done. A tunnel counts as a request under way until then.
+
+use super::{
+    exchange::Exchange,
+    reply,
+    response::{Held, Outgoing},
+};
+use crate::{
+    tcp::relay::{self, Ends},
+    upstream::{cluster::{Cluster, Wish}, connect, keeper::Live},
+};
+use http::{HeaderMap, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::{borrow::Cow, rc::Rc};
+use tombolo_gateway_core::{
+    balance::Request,
+    decision::Forward,
+    failure::{Failure, Kind},
+    forward::finish_response,
+    head::Head,
+};
+
+/// Moves bytes between both sides of an upgrade once the heads are out.
+pub(crate) fn pass(exchange: &Rc<Exchange>, client: OnUpgrade, upstream: OnUpgrade, held: Held) {
+    let exchange = exchange.clone();
+    tokio::task::spawn_local(async move {
+        if let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) {
+            let ends = relay(&exchange, TokioIo::new(client), TokioIo::new(upstream)).await;
+            exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
+        }
+        exchange.finish();
+        drop(held);
+    });
+}
+
+/// Ends a CONNECT here: what follows is raw TCP with an endpoint of the cluster.
+pub(crate) async fn terminate(
+    exchange: &Rc<Exchange>,
+    live: &Live,
+    forward: &Forward,
+    cluster: Rc<Cluster>,
+    head: Head,
+    client: Option<OnUpgrade>,
+) -> Response<Outgoing> {
+    let downstream = &exchange.downstream;
+    let worker = &downstream.worker;
+    let upstream = cluster.upstream();
+    let request = Request { hash: forward.hash, subset: forward.metadata_match.as_deref(), ..Request::default() };
+    let picked = cluster.pick(&request, worker.draw(), worker.now());
+    let (Some(endpoint), Some(client)) = (picked, client) else {
+        exchange.facts.borrow_mut().head = Some(head);
+        return reply::failure(exchange, Failure::new(Kind::NoHealthyUpstream), 1);
+    };
+    let wish = Wish {
+        downstream_http2: false,
+        priority: forward.priority,
+        host: &head.authority,
+        addresses: downstream.info.remote.zip(downstream.info.local),
+        downstream: downstream.handle.id,
+        http1_only: false,
+    };
+    let opened = match endpoint.tcp_target(&worker.around, live, &upstream, &wish) {
+        Ok(target) => connect::open(&target).await,
+        Err(failure) => Err(failure),
+    };
+    let mut headers = HeaderMap::new();
+    finish_response(&downstream.hcm, Some(&head), true, &mut headers);
+    {
+        let mut known = exchange.facts.borrow_mut();
+        known.head = Some(head);
+        known.endpoint = Some(endpoint);
+        known.attempts = 1;
+    }
+    let stream = match opened {
+        Ok(stream) => stream,
+        Err(failure) => return reply::failure(exchange, failure, 1),
+    };
+    {
+        let mut known = exchange.facts.borrow_mut();
+        known.status = 200;
+        known.details = Cow::Borrowed("via_upstream");
+    }
+    let exchange = exchange.clone();
+    tokio::task::spawn_local(async move {
+        if let Ok(client) = client.await {
+            let ends = relay(&exchange, TokioIo::new(client), stream).await;
+            exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
+        }
+        exchange.finish();
+    });
+    let mut response = Response::new(Outgoing::Empty);
+    *response.status_mut() = StatusCode::OK;
+    *response.headers_mut() = headers;
+    response
+}
+
+async fn relay<A, B>(exchange: &Exchange, client: A, upstream: B) -> Ends
+where
+    A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let handle = exchange.downstream.handle.clone();
+    let ends = std::cell::Cell::new(Ends::default());
+    tokio::select! {
+        () = relay::run(client, upstream, &ends, || handle.touch()) => {}
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
+    }
+    ends.get()
+}

@@ -1,0 +1,373 @@
+//! A fresh connection, from accept to the end of its filter chain.
+//!
+//! Owns the order: room, PROXY header, sniffing where the listener asks, choice of the chain, TLS, then HTTP or bytes.
+//! Nothing is read before it is needed, and every wait has a bound.
+
+use crate::{
+    http,
+    listen::{Entered, Limits, Slot},
+    net::{
+        proxy_protocol::{self, Parsed},
+        sniff::{self, Hello, Sniffer, Tls},
+        stream::{Replay, Stream},
+    },
+    tcp,
+    tls::peer,
+    worker::Worker,
+};
+use bytes::BytesMut;
+use smallvec::SmallVec;
+use socket2::SockRef;
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_rustls::StartHandshake;
+use tombolo_gateway_core::{
+    chain::{self, Sniffed},
+    config::{FilterChain, Listener, ListenerFilter, NetworkFilter, ProxyProtocolSettings, Terminal},
+    head::ConnInfo,
+};
+
+/// TLS may take this long when nothing is configured.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+/// Before a chain is chosen, a silent connection lives this long.
+const SILENT: Duration = Duration::from_secs(15);
+/// Bytes looked at before a chain is chosen.
+const LOOK_AHEAD: usize = 16 * 1024 + 4096;
+
+/// An accepted socket.
+pub(crate) enum Socket {
+    /// TCP, with the peer's address.
+    Tcp(TcpStream, SocketAddr),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// A connection with everything that was learned of it.
+pub(crate) struct Inbound {
+    /// Its worker.
+    pub(crate) worker: Rc<Worker>,
+    /// Its listener.
+    pub(crate) listener: Arc<Listener>,
+    /// Its chain.
+    pub(crate) chain: Arc<FilterChain>,
+    /// Addresses, TLS, names.
+    pub(crate) info: ConnInfo,
+    /// Its place in the books.
+    pub(crate) entered: Entered,
+}
+
+/// Takes in a socket and serves it in a task of its own.
+pub(crate) fn accepted(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: Socket) {
+    let own = &worker.setup.own;
+    let full = slot.listener.borrow().max_connections.is_some_and(|most| slot.open.get() >= most);
+    if full {
+        own.refused.add(1);
+        return;
+    }
+    own.accepted.add(1);
+    own.connections.add(1);
+    slot.open.set(slot.open.get() + 1);
+    let listener = slot.listener.borrow().clone();
+    let entered = slot.connections.enter(worker.number(), listener.name.clone(), Limits { head: Some(SILENT), ..Limits::default() });
+    let (worker, slot) = (worker.clone(), slot.clone());
+    let guard = worker.setup.drain.guard();
+    tokio::task::spawn_local(async move {
+        let _count = Count(worker.clone(), slot);
+        serve(worker, listener, entered, socket).await;
+        drop(guard);
+    });
+}
+
+struct Count(Rc<Worker>, Rc<Slot>);
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.setup.own.connections.add(-1);
+        if std::thread::panicking() {
+            self.0.setup.own.panics.add(1);
+        }
+        self.1.open.set(self.1.open.get().saturating_sub(1));
+    }
+}
+
+async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, entered: Entered, socket: Socket) {
+    let (tcp, peer) = match socket {
+        Socket::Unix(stream) => {
+            let info = ConnInfo { unix: true, ..ConnInfo::default() };
+            let Some(chain) = choose(&listener, &info, &Learned::default()) else { return };
+            return finish(Inbound { worker, listener, chain, info, entered }, Stream::Unix(stream)).await;
+        }
+        Socket::Tcp(tcp, peer) => (tcp, peer),
+    };
+    let _ = tcp.set_nodelay(true);
+    let local = tcp.local_addr().ok();
+    let mut info = ConnInfo { remote: Some(unmap(peer)), direct_remote: Some(unmap(peer)), local: local.map(unmap), ..ConnInfo::default() };
+    let mut fresh = Fresh { tcp, ahead: BytesMut::new() };
+    let handle = entered.handle.clone();
+    let mut learned = Learned::default();
+    // Whoever is told to end while still being looked at ends.
+    let looked = tokio::select! {
+        looked = look(&listener, &mut fresh, &mut info, &mut learned) => looked,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
+    };
+    if looked.is_none() {
+        return;
+    }
+    let Some(chain) = choose(&listener, &info, &learned) else {
+        tracing::debug!(listener = %listener.name, peer = ?info.remote, sni = %info.sni, "no filter chain for the connection");
+        return;
+    };
+    let inbound = Inbound { worker, listener, chain, info, entered };
+    if inbound.chain.tls.is_some() {
+        secure(inbound, fresh, learned).await;
+    } else {
+        let stream = Stream::Tcp(Replay::with(fresh.ahead.freeze(), fresh.tcp));
+        finish(inbound, stream).await;
+    }
+}
+
+/// IPv4 addresses that came in by an IPv6 socket are IPv4 addresses.
+fn unmap(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A socket of which the first bytes may have been read.
+struct Fresh {
+    tcp: TcpStream,
+    ahead: BytesMut,
+}
+
+impl Fresh {
+    /// Reads more; false at the end.
+    async fn more(&mut self) -> bool {
+        if self.ahead.len() >= LOOK_AHEAD {
+            return false;
+        }
+        self.ahead.reserve(2048);
+        matches!(self.tcp.read_buf(&mut self.ahead).await, Ok(n) if n > 0)
+    }
+}
+
+/// What the first bytes said.
+#[derive(Default)]
+struct Learned {
+    /// TLS is spoken; `None`: not looked at.
+    tls: Option<bool>,
+    hello: Option<Hello>,
+    protocols: Vec<String>,
+}
+
+/// Runs the listener's filters; `None` ends the connection.
+async fn look(listener: &Listener, fresh: &mut Fresh, info: &mut ConnInfo, learned: &mut Learned) -> Option<()> {
+    if listener.filters.is_empty() {
+        return Some(());
+    }
+    let limit = listener.filters_timeout.unwrap_or(SILENT).min(SILENT);
+    match timeout(limit, filters(listener, fresh, info, learned)).await {
+        Ok(outcome) => outcome,
+        Err(_) => listener.continue_on_filters_timeout.then_some(()),
+    }
+}
+
+async fn filters(listener: &Listener, fresh: &mut Fresh, info: &mut ConnInfo, learned: &mut Learned) -> Option<()> {
+    for filter in &listener.filters {
+        match filter {
+            ListenerFilter::OriginalDst => {
+                if let Some(address) = original_destination(&fresh.tcp) {
+                    info.local = Some(address);
+                }
+            }
+            ListenerFilter::ProxyProtocol(settings) => read_proxy_header(settings, fresh, info).await?,
+            ListenerFilter::TlsInspector => inspect_tls(fresh, info, learned).await?,
+            ListenerFilter::HttpInspector => inspect_http(fresh, learned).await,
+        }
+    }
+    Some(())
+}
+
+fn original_destination(tcp: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(tcp);
+    let v4 = tcp.local_addr().ok()?.ip().to_canonical().is_ipv4();
+    let found = if v4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    found.ok()?.as_socket()
+}
+
+async fn read_proxy_header(settings: &ProxyProtocolSettings, fresh: &mut Fresh, info: &mut ConnInfo) -> Option<()> {
+    loop {
+        match proxy_protocol::parse(&fresh.ahead) {
+            Parsed::Partial => {
+                if !fresh.more().await {
+                    return None;
+                }
+            }
+            Parsed::Absent => return settings.optional.then_some(()),
+            Parsed::Bad(reason) => {
+                tracing::debug!(peer = ?info.direct_remote, reason, "PROXY header refused");
+                return None;
+            }
+            Parsed::Complete(header) => {
+                let v1 = fresh.ahead.starts_with(b"PROXY");
+                if (v1 && settings.deny_v1) || (!v1 && settings.deny_v2) {
+                    return None;
+                }
+                if let Some((source, destination)) = header.addresses {
+                    info.remote = Some(source);
+                    info.local = Some(destination);
+                }
+                let _ = fresh.ahead.split_to(header.length);
+                return Some(());
+            }
+        }
+    }
+}
+
+async fn inspect_tls(fresh: &mut Fresh, info: &mut ConnInfo, learned: &mut Learned) -> Option<()> {
+    let mut sniffer = Sniffer::new();
+    loop {
+        match sniffer.feed(&fresh.ahead) {
+            Tls::Partial => {
+                if !fresh.more().await {
+                    // Nothing more will come: whatever it is, it is not TLS.
+                    learned.tls = Some(false);
+                    return (!fresh.ahead.is_empty()).then_some(());
+                }
+            }
+            Tls::Absent => {
+                learned.tls = Some(false);
+                return Some(());
+            }
+            Tls::Bad => return None,
+            Tls::Hello(hello) => {
+                learned.tls = Some(true);
+                info.sni = hello.server_name.clone().unwrap_or_default();
+                learned.protocols = hello.alpn.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
+                learned.hello = Some(hello);
+                return Some(());
+            }
+        }
+    }
+}
+
+async fn inspect_http(fresh: &mut Fresh, learned: &mut Learned) {
+    if learned.tls == Some(true) {
+        return;
+    }
+    let protocol = loop {
+        match sniff::http(&fresh.ahead) {
+            sniff::Http::Partial => {
+                if !fresh.more().await {
+                    return;
+                }
+            }
+            sniff::Http::Absent => return,
+            sniff::Http::Http10 => break "http/1.0",
+            sniff::Http::Http11 => break "http/1.1",
+            sniff::Http::Http2 => break "h2c",
+        }
+    };
+    learned.protocols = vec![protocol.to_owned()];
+}
+
+fn choose(listener: &Listener, info: &ConnInfo, learned: &Learned) -> Option<Arc<FilterChain>> {
+    let protocols: SmallVec<[&str; 4]> = learned.protocols.iter().map(String::as_str).collect();
+    let sniffed = Sniffed {
+        destination: info.local,
+        source: info.remote,
+        direct_source: info.direct_remote,
+        server_name: &info.sni,
+        // As in Envoy, what nobody looked at counts as plain.
+        transport: if learned.tls == Some(true) { "tls" } else { "raw_buffer" },
+        application_protocols: &protocols,
+    };
+    chain::choose(listener, sniffed).cloned()
+}
+
+/// Ends TLS and goes on with what is inside.
+async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
+    let limit = inbound.chain.tls_timeout.unwrap_or(HANDSHAKE);
+    let handle = inbound.entered.handle.clone();
+    let secured = tokio::select! {
+        done = timeout(limit, handshake(&mut inbound, &mut fresh, &mut learned)) => done,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
+    };
+    let start = match secured {
+        Ok(Some(accept)) => accept,
+        Ok(None) | Err(_) => {
+            inbound.worker.setup.own.handshakes_failed.add(1);
+            return;
+        }
+    };
+    let stream = tokio::select! {
+        done = timeout(limit, start.into_accept(fresh.tcp)) => done,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
+    };
+    match stream {
+        Ok(Ok(stream)) => {
+            inbound.info.tls = Some(peer::info(stream.get_ref().1, &inbound.chain));
+            finish(inbound, Stream::TlsServer(Box::new(stream))).await;
+        }
+        Ok(Err(error)) => {
+            inbound.worker.setup.own.handshakes_failed.add(1);
+            tracing::debug!(listener = %inbound.listener.name, peer = ?inbound.info.remote, %error, "TLS handshake failed");
+        }
+        Err(_) => inbound.worker.setup.own.handshakes_failed.add(1),
+    }
+}
+
+/// A handshake of which the hello was read.
+struct Begun {
+    hello: Hello,
+    config: Arc<rustls::ServerConfig>,
+}
+
+impl Begun {
+    fn into_accept(self, tcp: TcpStream) -> tokio_rustls::Accept<Replay<TcpStream>> {
+        StartHandshake::from_parts(self.hello.accepted, Replay::new(tcp)).into_stream(self.config)
+    }
+}
+
+async fn handshake(inbound: &mut Inbound, fresh: &mut Fresh, learned: &mut Learned) -> Option<Begun> {
+    if learned.hello.is_none() {
+        inspect_tls(fresh, &mut inbound.info, learned).await?;
+    }
+    let hello = learned.hello.take()?;
+    let context = inbound.chain.tls.as_ref()?;
+    let live = inbound.worker.live();
+    let built = match inbound.worker.setup.tls.server(context, &live.config) {
+        Ok(built) => built,
+        Err(reason) => {
+            tracing::warn!(listener = %inbound.listener.name, chain = %inbound.chain.name, %reason, "TLS cannot be ended");
+            return None;
+        }
+    };
+    if built.require_sni && hello.server_name.is_none() {
+        return None;
+    }
+    let shares = hello.alpn.iter().any(|offered| built.with_alpn.alpn_protocols.contains(offered));
+    let config = if shares { built.with_alpn } else { built.without_alpn };
+    Some(Begun { hello, config })
+}
+
+/// Hands the connection to what ends its chain.
+async fn finish(inbound: Inbound, stream: Stream) {
+    let chain = inbound.chain.clone();
+    for filter in &chain.filters {
+        match filter {
+            // Kept by what ends the chain.
+            NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => {}
+        }
+    }
+    match &chain.terminal {
+        Terminal::Http(hcm) => http::serve(inbound, hcm.clone(), stream).await,
+        Terminal::Tcp(proxy) => tcp::serve(inbound, proxy.clone(), stream).await,
+    }
+}

@@ -1,0 +1,441 @@
+//! The listeners of one worker: sockets that follow the configuration, and the connections that came in by them.
+//!
+//! Owns accept loops. A listener that cannot be bound is tried again and never stops its neighbours. One that is removed
+//! or changed drains: what was accepted is finished, what waits in the kernel's queue is still taken in.
+
+use crate::{
+    inbound,
+    net::bound::Options,
+    worker::Worker,
+};
+use ahash::AHashMap;
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tombolo_gateway_core::config::{Address, FilterChain, Listener};
+
+/// A listener that cannot be bound is tried again after this.
+const REBIND: Duration = Duration::from_secs(1);
+/// Accepting pauses for so long when the process has no file descriptor left.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// All listeners of a worker.
+pub(crate) struct Listeners {
+    worker: Rc<Worker>,
+    sockets: RefCell<AHashMap<Arc<str>, Rc<Slot>>>,
+    connections: Rc<Connections>,
+}
+
+/// One listener's sockets, as long as its addresses stay the same.
+pub(crate) struct Slot {
+    /// Its newest configuration.
+    pub(crate) listener: RefCell<Arc<Listener>>,
+    /// Connections open.
+    pub(crate) open: Cell<u32>,
+    /// Stops the accept loops.
+    stop: CancellationToken,
+    /// What it shares with the other listeners of the worker.
+    pub(crate) connections: Rc<Connections>,
+}
+
+/// The connections of a worker, so that idle ones cost no timer and all of them can be told to finish.
+#[derive(Default)]
+pub(crate) struct Connections {
+    open: RefCell<AHashMap<u64, Rc<Handle>>>,
+}
+
+/// What a connection is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Signal {
+    /// Nothing.
+    None,
+    /// Finish what is under way and take nothing new.
+    Drain,
+    /// End now.
+    Close,
+}
+
+/// One connection, as the sweep sees it.
+pub(crate) struct Handle {
+    /// Unique in the worker.
+    pub(crate) id: u64,
+    listener: Arc<str>,
+    chain: RefCell<Option<Arc<FilterChain>>>,
+    signal: Cell<Signal>,
+    waker: RefCell<Option<Waker>>,
+    /// Requests under way.
+    pub(crate) active: Cell<u32>,
+    /// Requests so far.
+    pub(crate) requests: Cell<u32>,
+    /// Since when no request is under way.
+    idle_since: Cell<Instant>,
+    /// Since when a request's head is incomplete, as far as the sweep noticed.
+    head_since: Cell<Option<Instant>>,
+    /// Something arrived since the last sweep.
+    pub(crate) arrived: Arc<AtomicBool>,
+    opened: Instant,
+    limits: Cell<Limits>,
+}
+
+/// Clocks of a connection; `None`: no bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// Without a request.
+    pub(crate) idle: Option<Duration>,
+    /// For the head of a request.
+    pub(crate) head: Option<Duration>,
+    /// In all.
+    pub(crate) life: Option<Duration>,
+    /// Nothing can be finished: a connection whose time is up is cut.
+    pub(crate) abrupt: bool,
+}
+
+impl Handle {
+    /// Registers the task of the connection and says what it is told.
+    pub(crate) fn poll_signal(&self, cx: &mut Context<'_>) -> Signal {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.signal.get()
+    }
+
+    /// Resolves when the connection is told to end at once.
+    pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_signal(cx) == Signal::Close { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Tells the connection something; a stronger word before stays.
+    pub(crate) fn tell(&self, signal: Signal) {
+        if signal > self.signal.get() {
+            self.signal.set(signal);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// What it was told.
+    pub(crate) fn told(&self) -> Signal {
+        self.signal.get()
+    }
+
+    /// It belongs to this chain from now on, and these clocks count.
+    pub(crate) fn settle(&self, chain: &Arc<FilterChain>, limits: Limits) {
+        *self.chain.borrow_mut() = Some(chain.clone());
+        self.limits.set(limits);
+        self.head_since.set(None);
+        self.touch();
+    }
+
+    /// Something moved.
+    pub(crate) fn touch(&self) {
+        self.idle_since.set(Instant::now());
+    }
+
+    /// A request begins.
+    pub(crate) fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+        self.requests.set(self.requests.get().saturating_add(1));
+        self.head_since.set(None);
+        self.arrived.store(false, Ordering::Relaxed);
+    }
+
+    /// A request is over.
+    pub(crate) fn end(&self) {
+        let active = self.active.get().saturating_sub(1);
+        self.active.set(active);
+        if active == 0 {
+            self.idle_since.set(Instant::now());
+        }
+    }
+
+    fn check(&self, now: Instant) {
+        let limits = self.limits.get();
+        let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.saturating_duration_since(since) >= l);
+        if self.active.get() == 0 {
+            // While no request is under way, bytes are the beginning of one.
+            if self.head_since.get().is_none() && self.arrived.swap(false, Ordering::Relaxed) {
+                self.head_since.set(Some(now));
+            }
+            if self.head_since.get().is_some_and(|since| over(since, limits.head)) {
+                self.tell(Signal::Close);
+            } else if over(self.idle_since.get(), limits.idle) {
+                self.tell(if limits.abrupt { Signal::Close } else { Signal::Drain });
+            }
+        }
+        if over(self.opened, limits.life) {
+            self.tell(if limits.abrupt { Signal::Close } else { Signal::Drain });
+        }
+    }
+}
+
+impl Connections {
+    /// Enters a connection.
+    pub(crate) fn enter(self: &Rc<Self>, id: u64, listener: Arc<str>, limits: Limits) -> Entered {
+        let now = Instant::now();
+        let handle = Rc::new(Handle {
+            id, listener,
+            chain: RefCell::new(None),
+            signal: Cell::new(Signal::None),
+            waker: RefCell::new(None),
+            active: Cell::new(0),
+            requests: Cell::new(0),
+            idle_since: Cell::new(now),
+            head_since: Cell::new(Some(now)),
+            arrived: Arc::default(),
+            opened: now,
+            limits: Cell::new(limits),
+        });
+        self.open.borrow_mut().insert(id, handle.clone());
+        Entered { handle, connections: self.clone() }
+    }
+
+    fn tell(&self, signal: Signal, which: impl Fn(&Handle) -> bool) {
+        // Copied first: whoever is woken may leave the books.
+        let told: Vec<Rc<Handle>> = self.open.borrow().values().filter(|h| which(h)).cloned().collect();
+        told.iter().for_each(|handle| handle.tell(signal));
+    }
+}
+
+/// A connection in the books; leaves them when dropped.
+pub(crate) struct Entered {
+    /// What is known of it.
+    pub(crate) handle: Rc<Handle>,
+    connections: Rc<Connections>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.connections.open.borrow_mut().remove(&self.handle.id);
+    }
+}
+
+impl Listeners {
+    /// None yet.
+    pub(crate) fn new(worker: Rc<Worker>) -> Self {
+        Self { worker, sockets: RefCell::default(), connections: Rc::default() }
+    }
+
+    /// Follows the newest configuration.
+    pub(crate) fn follow(&self) {
+        let live = self.worker.live();
+        let wanted = &live.config.listeners;
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.retain(|name, slot| {
+            let now = wanted.get(name);
+            let stays = now.is_some_and(|now| same_sockets(now, &slot.listener.borrow()));
+            if !stays {
+                slot.stop.cancel();
+                let name = name.clone();
+                self.connections.tell(Signal::Drain, |h| h.listener == name);
+            }
+            stays
+        });
+        for (name, listener) in wanted.iter() {
+            match sockets.get(name) {
+                Some(slot) => self.update(slot, listener),
+                None => {
+                    if let Some(slot) = self.open(listener) {
+                        sockets.insert(name.clone(), slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same sockets with other contents: connections whose chain changed finish, the others go on.
+    fn update(&self, slot: &Slot, now: &Arc<Listener>) {
+        if Arc::ptr_eq(now, &slot.listener.borrow()) {
+            return;
+        }
+        let before = slot.listener.replace(now.clone());
+        let all = |l: &Listener| l.chains.iter().chain(l.default_chain.as_ref()).cloned().collect::<Vec<_>>();
+        let kept = all(now);
+        let gone: Vec<Arc<FilterChain>> = all(&before).into_iter().filter(|old| !kept.iter().any(|new| **new == **old)).collect();
+        if !gone.is_empty() {
+            self.connections.tell(Signal::Drain, |h| {
+                h.listener == now.name && h.chain.borrow().as_ref().is_some_and(|c| gone.iter().any(|g| **g == **c))
+            });
+        }
+    }
+
+    fn open(&self, listener: &Arc<Listener>) -> Option<Rc<Slot>> {
+        if !listener.bind_to_port || listener.quic {
+            return None;
+        }
+        let slot = Rc::new(Slot {
+            listener: RefCell::new(listener.clone()),
+            open: Cell::new(0),
+            stop: CancellationToken::new(),
+            connections: self.connections.clone(),
+        });
+        for address in &listener.addresses {
+            match address {
+                Address::Socket(address) => {
+                    tokio::task::spawn_local(accept_tcp(self.worker.clone(), slot.clone(), *address));
+                }
+                Address::Pipe(path, mode) => {
+                    tokio::task::spawn_local(accept_unix(self.worker.clone(), slot.clone(), path.clone(), *mode));
+                }
+                Address::Internal => {}
+            }
+        }
+        Some(slot)
+    }
+
+    /// Stops accepting and lets connections finish.
+    pub(crate) fn drain_all(&self) {
+        self.sockets.borrow_mut().drain().for_each(|(_, slot)| slot.stop.cancel());
+        self.connections.tell(Signal::Drain, |_| true);
+    }
+
+    /// Ends everything.
+    pub(crate) fn cut_all(&self) {
+        self.drain_all();
+        self.connections.tell(Signal::Close, |_| true);
+    }
+
+    /// Looks for connections whose time is up. While draining also tells those that came in meanwhile.
+    pub(crate) fn sweep(&self, draining: bool) {
+        let now = Instant::now();
+        let all: Vec<Rc<Handle>> = self.connections.open.borrow().values().cloned().collect();
+        for handle in all {
+            handle.check(now);
+            if draining {
+                handle.tell(Signal::Drain);
+            }
+        }
+    }
+}
+
+fn same_sockets(a: &Listener, b: &Listener) -> bool {
+    a.addresses == b.addresses && a.transparent == b.transparent && a.freebind == b.freebind && a.bind_to_port == b.bind_to_port && a.quic == b.quic
+}
+
+/// Gives an address back when its accept loop ends.
+struct Returned(Rc<Worker>, SocketAddr);
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        self.0.setup.bound.closed(self.1);
+    }
+}
+
+async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr) {
+    let Some(socket) = bind(&worker, &slot, address).await else { return };
+    // Declared first, so that it is dropped after the socket is closed.
+    let returned = Returned(worker.clone(), address);
+    let socket = socket;
+    loop {
+        tokio::select! {
+            biased;
+            () = slot.stop.cancelled() => break,
+            accepted = socket.accept() => match accepted {
+                Ok((stream, peer)) => inbound::accepted(&worker, &slot, inbound::Socket::Tcp(stream, peer)),
+                Err(error) => pause(&slot, &error).await,
+            }
+        }
+    }
+    // Whoever already waits in the queue was promised a connection.
+    while let Some(Ok((stream, peer))) = now_or_never(socket.accept()) {
+        inbound::accepted(&worker, &slot, inbound::Socket::Tcp(stream, peer));
+    }
+    drop(socket);
+    drop(returned);
+}
+
+async fn bind(worker: &Rc<Worker>, slot: &Rc<Slot>, address: SocketAddr) -> Option<TcpListener> {
+    let mut counted = false;
+    let socket = loop {
+        let (options, name) = {
+            let listener = slot.listener.borrow();
+            (Options { transparent: listener.transparent, freebind: listener.freebind, backlog: listener.backlog }, listener.name.clone())
+        };
+        match worker.setup.bound.take(address, options) {
+            Ok(socket) => break Some(socket),
+            Err(error) => {
+                if !std::mem::replace(&mut counted, true) {
+                    worker.setup.own.unbound.add(1);
+                    tracing::warn!(listener = %name, %address, %error, "listener not bound, trying again");
+                }
+            }
+        }
+        tokio::select! {
+            () = slot.stop.cancelled() => break None,
+            () = tokio::time::sleep(REBIND) => {}
+        }
+    };
+    if counted {
+        worker.setup.own.unbound.add(-1);
+    }
+    socket
+}
+
+async fn accept_unix(worker: Rc<Worker>, slot: Rc<Slot>, path: Arc<str>, mode: Option<u32>) {
+    let socket = match bind_unix(&path, mode) {
+        Ok(socket) => socket,
+        // Other workers of this process share the path: one of them serves it.
+        Err(error) => return tracing::debug!(%path, %error, "Unix listener not bound by this worker"),
+    };
+    loop {
+        tokio::select! {
+            biased;
+            () = slot.stop.cancelled() => break,
+            accepted = socket.accept() => match accepted {
+                Ok((stream, _)) => inbound::accepted(&worker, &slot, inbound::Socket::Unix(stream)),
+                Err(error) => pause(&slot, &error).await,
+            }
+        }
+    }
+    if !path.starts_with('@') {
+        let _ = std::fs::remove_file(&*path);
+    }
+}
+
+fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
+    use std::os::{linux::net::SocketAddrExt as _, unix::{fs::PermissionsExt as _, net}};
+    let socket = if let Some(name) = path.strip_prefix('@') {
+        net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name(name)?)?
+    } else {
+        // A socket file that nobody listens on is left over from an earlier process.
+        if net::UnixStream::connect(path).is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        let socket = net::UnixListener::bind(path)?;
+        if let Some(mode) = mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        socket
+    };
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket)
+}
+
+/// Accepting failed. Without file descriptors a loop would spin: connections that wait are left waiting.
+async fn pause(slot: &Slot, error: &io::Error) {
+    let exhausted = [nix::errno::Errno::EMFILE, nix::errno::Errno::ENFILE, nix::errno::Errno::ENOBUFS, nix::errno::Errno::ENOMEM];
+    if exhausted.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
+        tracing::warn!(listener = %slot.listener.borrow().name, %error, "accepting pauses");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}

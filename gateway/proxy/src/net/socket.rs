@@ -1,0 +1,101 @@
+//! Opening sockets: listeners that every worker shares by `SO_REUSEPORT`, and outgoing connections.
+//!
+//! Never blocks; owns no task.
+
+use super::bound::Options;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    time::Duration,
+};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Connections that may wait to be accepted, unless configured.
+const BACKLOG: u32 = 4096;
+
+/// A listening socket that other workers of this process may bind too.
+pub(crate) fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // `::` also takes IPv4, as Envoy's ipv4_compat does; a specific address takes only itself.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    if options.transparent && address.is_ipv4() {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    if options.freebind && address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Whether the address is free: `SO_REUSEPORT` alone would let two gateways of one user share it silently, so it is asked
+/// for once without.
+pub(crate) fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+/// Opens a connection, optionally from a given local address.
+pub(crate) async fn connect(to: SocketAddr, from: Option<IpAddr>, keepalive: Option<Keepalive>) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(ip) = from.filter(|ip| ip.is_ipv4() == to.is_ipv4()) {
+        socket.bind(SocketAddr::new(ip, 0))?;
+    }
+    socket.set_nodelay(true)?;
+    let stream = socket.connect(to).await?;
+    if let Some(settings) = keepalive {
+        settings.apply(&stream)?;
+    }
+    Ok(stream)
+}
+
+/// TCP keep-alive of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    /// Silence before the first probe.
+    pub(crate) time: Option<Duration>,
+    /// Pause between probes.
+    pub(crate) interval: Option<Duration>,
+    /// Unanswered probes that end the connection.
+    pub(crate) probes: Option<u32>,
+}
+
+impl Keepalive {
+    fn apply(self, stream: &TcpStream) -> io::Result<()> {
+        let mut settings = TcpKeepalive::new();
+        if let Some(time) = self.time {
+            settings = settings.with_time(time);
+        }
+        if let Some(interval) = self.interval {
+            settings = settings.with_interval(interval);
+        }
+        if let Some(probes) = self.probes {
+            settings = settings.with_retries(probes);
+        }
+        SockRef::from(stream).set_tcp_keepalive(&settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn workers_share_a_port_and_strangers_are_noticed() {
+        let first = listen("127.0.0.1:0".parse().unwrap(), Options::default()).unwrap();
+        let address = first.local_addr().unwrap();
+        let _second = listen(address, Options::default()).unwrap();
+        assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

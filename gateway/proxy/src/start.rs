@@ -1,0 +1,188 @@
+//! Starting and stopping: a list of subsystems, not logic.
+//!
+//! Owns every long-lived task and thread. The control thread runs xDS, certificates, DNS, outlier detection and the
+//! admin interface; workers run traffic and nothing else.
+
+use crate::{
+    admin::{self, Admin},
+    args::{Args, XdsMode},
+    certs::{self, Own},
+    control::Remote,
+    drain::Drain,
+    net::bound::Bound,
+    node,
+    telemetry::{proc, sink::Writer},
+    tls::{self, context::TlsStore},
+    upstream::keeper::Keeper,
+    worker,
+    xds::{
+        client::{Client, Setup as XdsSetup, SharedStatus},
+        store::Store,
+    },
+};
+use anyhow::Context as _;
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tombolo_gateway_core::{config::Config, request::Node};
+
+/// After the drain is over, threads have this long to end.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// Runs a gateway until it is told to stop and has drained.
+///
+/// # Errors
+/// When something that it cannot do without fails at start.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    crate::clock::origin();
+    tls::install_crypto();
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(4).build().context("control runtime")?;
+    runtime.block_on(control(args))
+}
+
+async fn control(args: &Args) -> anyhow::Result<()> {
+    let identity = node::Identity::load(&args.node, &args.cluster, args.metadata_file.as_deref())?;
+    let drain = Drain::new();
+    let own = Arc::new(proc::Own::default());
+    let status = SharedStatus::default();
+    let writer = Writer::start().context("access log thread")?;
+    let mut tasks: JoinSet<()> = JoinSet::new();
+
+    let certificate = certificates(args, &mut tasks);
+    let (configs, config_seen) = watch::channel(Arc::new(Config::default()));
+    tasks.spawn(xds_client(args, &identity, certificate.clone(), configs, status.clone())?.run());
+    let (keeper, suspects, live) = Keeper::new(config_seen);
+    tasks.spawn(keeper.run());
+
+    let workers = args.worker_count();
+    let bound = Arc::new(Bound::new(workers));
+    let store = Arc::new(TlsStore::default());
+    let setup = worker::Setup {
+        live: live.clone(),
+        suspects,
+        tls: store,
+        bound: bound.clone(),
+        own: own.clone(),
+        feed: writer.feed(),
+        drain: drain.clone(),
+        node: Arc::new(told_node(args)?),
+        facts: identity.workload.clone(),
+        source: args.source_address,
+    };
+    let tables: Vec<_> = (0..workers).map(|_| Arc::default()).collect();
+    let mut threads = Vec::with_capacity(workers);
+    for (index, table) in tables.iter().enumerate() {
+        threads.push(worker::start(index, setup.clone(), Arc::clone(table)).context("worker thread")?);
+    }
+    let feed = setup.feed.clone();
+    drop(setup);
+
+    let page = Admin {
+        started: Instant::now(),
+        node: args.node.clone(),
+        live,
+        status,
+        certificate,
+        own,
+        tables,
+        bound,
+        dropped_lines: writer.dropped(),
+        drain: drain.clone(),
+    };
+    let listener = admin::bind(&args.admin).await.with_context(|| format!("admin interface at {}", args.admin))?;
+    tasks.spawn(admin::serve(listener, Arc::new(page)));
+
+    until_told(&feed).await?;
+    stop(args, &drain, threads).await;
+    tasks.shutdown().await;
+    drop(writer);
+    Ok(())
+}
+
+fn certificates(args: &Args, tasks: &mut JoinSet<()>) -> watch::Receiver<Own> {
+    let (own, seen) = watch::channel(Own::default());
+    if let Some(address) = args.authority() {
+        tasks.spawn(certs::keep(remote(args, address), own));
+    }
+    seen
+}
+
+fn remote(args: &Args, address: &str) -> Remote {
+    Remote {
+        address: address.to_owned(),
+        roots: args.xds_roots.clone(),
+        identity: args.xds_identity.clone(),
+        token: args.token_file.clone(),
+    }
+}
+
+fn xds_client(
+    args: &Args,
+    identity: &node::Identity,
+    own: watch::Receiver<Own>,
+    out: watch::Sender<Arc<Config>>,
+    status: SharedStatus,
+) -> anyhow::Result<Client> {
+    let store = match &args.state {
+        Some(directory) => {
+            let opened = Store::open(directory, identity.fingerprint());
+            Some(opened.with_context(|| format!("state directory {}", directory.display()))?)
+        }
+        None => None,
+    };
+    let mode: XdsMode = args.xds_mode;
+    Ok(Client::new(XdsSetup { remote: remote(args, &args.xds), mode, node: identity.message.clone(), store, own, out, status }))
+}
+
+/// What the gateway tells others of itself in headers.
+fn told_node(args: &Args) -> anyhow::Result<Node> {
+    let from_id = args.node.split('~').nth(1).and_then(|ip| ip.parse::<IpAddr>().ok());
+    Ok(Node {
+        address: from_id.or(args.source_address).unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        cluster: args.cluster.parse().context("--cluster cannot be a header's value")?,
+        id: args.node.parse().context("--node cannot be a header's value")?,
+    })
+}
+
+/// Waits for SIGTERM or SIGINT; SIGUSR1 has log files opened again.
+async fn until_told(feed: &crate::telemetry::sink::Feed) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut reopen = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            _ = reopen.recv() => feed.reopen(),
+        }
+    }
+}
+
+/// Drains, and cuts what is left at the deadline.
+async fn stop(args: &Args, drain: &Drain, threads: Vec<std::thread::JoinHandle<()>>) {
+    tracing::info!(alive = drain.alive(), seconds = args.drain_seconds, "draining");
+    drain.begin();
+    if timeout(Duration::from_secs(args.drain_seconds), drain.finished()).await.is_err() {
+        tracing::warn!(alive = drain.alive(), "drain deadline reached, cutting what is left");
+    }
+    drain.cut();
+    let joined = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    });
+    if timeout(LAST_MOMENT, joined).await.is_err() {
+        tracing::warn!("a worker did not end in time");
+    }
+}

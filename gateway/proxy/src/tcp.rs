@@ -1,0 +1,187 @@
+//! TCP proxying: bytes from a connection to one endpoint of a cluster.
+//!
+//! Owns the choice of the cluster by weight or SNI, and tries to connect. Never looks into the bytes.
+
+pub(crate) mod relay;
+
+use crate::{
+    http::Logs,
+    inbound::Inbound,
+    listen::Limits,
+    net::stream::Stream,
+    telemetry::labels::TcpFinished,
+    upstream::{
+        cluster::{Cluster, Endpoint, Wish},
+        connect,
+    },
+};
+use relay::Ends;
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tombolo_gateway_core::{
+    accesslog::{Bytes, Record, Times, Upstream},
+    balance::Request,
+    breaker::{Permit, Resource},
+    config::{Discovery, MetadataMatch, NetworkFilter, RoutePriority, TcpCluster, TcpHash, TcpProxy},
+    failure::{Failure, Flag, Flags, Kind},
+    format::Facts,
+    hash,
+    outlier::Outcome,
+};
+
+/// How a connection went.
+struct Story {
+    start: Instant,
+    wall: SystemTime,
+    cluster: Option<Rc<Cluster>>,
+    endpoint: Option<Rc<Endpoint>>,
+    flags: Flags,
+    trouble: Option<String>,
+    attempts: u32,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream) {
+    let handle = inbound.entered.handle.clone();
+    handle.settle(&inbound.chain, Limits { idle: proxy.idle_timeout, head: None, life: proxy.max_duration, abrupt: true });
+    let stats = inbound.chain.filters.iter().any(|f| matches!(f, NetworkFilter::MeshStats));
+    let mut story = Story {
+        start: Instant::now(), wall: SystemTime::now(), cluster: None, endpoint: None, flags: Flags::NONE, trouble: None, attempts: 0,
+    };
+    let ends = Cell::new(Ends::default());
+    match open(&inbound, &proxy, &mut story).await {
+        Ok((upstream, permit)) => {
+            let labels = &inbound.worker.labels;
+            let side = labels.side(inbound.listener.direction, &inbound.info);
+            let series = stats.then(|| labels.tcp(&side, &TcpFinished { cluster: story.cluster.as_deref(), endpoint: story.endpoint.as_deref(), flags: story.flags }));
+            if let Some(series) = &series {
+                series.opened.add(1);
+            }
+            tokio::select! {
+                () = relay::run(stream, upstream, &ends, || handle.touch()) => {}
+                () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
+            }
+            if let Some(series) = &series {
+                series.closed.add(1);
+                series.sent.add(ends.get().to_client);
+                series.received.add(ends.get().to_upstream);
+            }
+            drop(permit);
+        }
+        Err(failure) => {
+            if let Some(flag) = failure.flag() {
+                story.flags.insert(flag);
+            }
+            story.trouble = failure.transport_reason().map(str::to_owned);
+            tracing::debug!(listener = %inbound.listener.name, %failure, "no upstream for the connection");
+        }
+    }
+    log(&inbound, &proxy, &story, ends.get());
+}
+
+async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<(Stream, Permit), Failure> {
+    let worker = &inbound.worker;
+    let (name, weighted_match) = choose_cluster(inbound, proxy);
+    let cluster = worker.cluster(&name).ok_or_else(|| Failure::new(Kind::NoCluster))?;
+    story.cluster = Some(cluster.clone());
+    let (upstream, live) = (cluster.upstream(), worker.live());
+    let breakers = upstream.breakers(RoutePriority::Default);
+    let permit = breakers.acquire(Resource::Connections).ok_or_else(|| Failure::new(Kind::Overflow))?;
+    let subset = weighted_match.or_else(|| proxy.metadata_match.clone());
+    let hash = match (&proxy.hash, inbound.info.remote_ip()) {
+        (Some(TcpHash::SourceIp), Some(ip)) => Some(hash::address(ip)),
+        _ => None,
+    };
+    let wish = Wish {
+        downstream_http2: false,
+        priority: RoutePriority::Default,
+        host: &inbound.info.sni,
+        addresses: inbound.info.remote.zip(inbound.info.local),
+        downstream: inbound.entered.handle.id,
+        http1_only: false,
+    };
+    let mut last = Failure::new(Kind::NoHealthyUpstream);
+    for _ in 0..proxy.max_connect_attempts.max(1) {
+        let request = Request { hash, subset: subset.as_deref(), ..Request::default() };
+        let endpoint = match &upstream.cluster.discovery {
+            Discovery::OriginalDst(_) => inbound.info.local.map(|address| cluster.destination(address, "")),
+            _ => cluster.pick(&request, worker.draw(), worker.now()),
+        };
+        let Some(endpoint) = endpoint else { return Err(last) };
+        story.attempts += 1;
+        story.endpoint = Some(endpoint.clone());
+        let target = endpoint.tcp_target(&worker.around, &live, &upstream, &wish)?;
+        let outcome = connect::open(&target).await;
+        if let (Some(settings), Some(host)) = (&upstream.cluster.outlier, &*endpoint.host.borrow()) {
+            let outcome = if outcome.is_ok() { Outcome::Connected } else { Outcome::ConnectFailed };
+            if let Some(cause) = host.state.outliers().record(settings, outcome) {
+                let suspect = crate::upstream::keeper::Suspect { cluster: cluster.name.clone(), host: host.id(), cause };
+                let _ = worker.setup.suspects.try_send(suspect);
+            }
+        }
+        match outcome {
+            Ok(stream) => return Ok((stream, permit)),
+            Err(failure) => {
+                worker.setup.own.upstream_failures.add(1);
+                last = failure;
+            }
+        }
+    }
+    Err(last)
+}
+
+fn choose_cluster(inbound: &Inbound, proxy: &TcpProxy) -> (Arc<str>, Option<MetadataMatch>) {
+    let by_sni = inbound.chain.filters.iter().any(|f| matches!(f, NetworkFilter::SniCluster));
+    if by_sni && !inbound.info.sni.is_empty() {
+        return (Arc::from(inbound.info.sni.as_str()), None);
+    }
+    match &proxy.cluster {
+        TcpCluster::One(name) => (name.clone(), None),
+        TcpCluster::Weighted(clusters) => {
+            let total: u64 = clusters.iter().map(|(_, weight, _)| u64::from(*weight)).sum();
+            let mut left = inbound.worker.draw() % total.max(1);
+            for (name, weight, subset) in clusters {
+                match left.checked_sub(u64::from(*weight)) {
+                    Some(rest) => left = rest,
+                    None => return (name.clone(), subset.clone()),
+                }
+            }
+            (Arc::from(""), None)
+        }
+    }
+}
+
+fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
+    if proxy.access_logs.is_empty() {
+        return;
+    }
+    let worker = &inbound.worker;
+    let end = u64::try_from(story.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let mut flags = story.flags;
+    if ends.broken && flags.is_empty() {
+        flags.insert(Flag::UpstreamConnectionTermination);
+    }
+    let record = Record {
+        facts: Facts {
+            conn: Some(&inbound.info),
+            flags,
+            cluster: story.cluster.as_ref().map_or("", |c| &c.name),
+            upstream: story.endpoint.as_ref().and_then(|e| e.address()),
+            attempts: story.attempts,
+            ..Facts::default()
+        },
+        start: story.wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
+        times: Times { end: Some(end), ..Times::default() },
+        bytes: Bytes { received: ends.to_upstream, sent: ends.to_client, ..Bytes::default() },
+        upstream: Upstream { failure: story.trouble.as_deref().unwrap_or(""), ..Upstream::default() },
+        connection_id: Some(inbound.entered.handle.id),
+        filter_chain: &inbound.chain.name,
+        ..Record::default()
+    };
+    let compiled = worker.logs.of(proxy, &proxy.access_logs);
+    Logs::write(&compiled, &worker.lines, &record, end / 1000, worker.draw());
+}

@@ -1,0 +1,8 @@
+//! What is told about traffic: metrics and access logs.
+//!
+//! Never fails a request and never waits for whoever reads.
+
+pub(crate) mod labels;
+pub(crate) mod proc;
+pub(crate) mod series;
+pub(crate) mod sink;

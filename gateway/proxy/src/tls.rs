@@ -1,0 +1,43 @@
+//! TLS: which certificate is shown, which peers are believed, and the identity that follows.
+//!
+//! Owns rustls configurations and verifiers. Never accepts a peer because something needed to judge it is missing:
+//! no bundle means refusal.
+
+pub(crate) mod context;
+pub(crate) mod credentials;
+pub(crate) mod names;
+pub(crate) mod peer;
+pub(crate) mod spiffe;
+pub(crate) mod verify;
+
+use rustls::{CipherSuite, CommonState, ProtocolVersion, crypto::{CryptoProvider, aws_lc_rs}};
+use std::sync::{Arc, OnceLock};
+
+/// The one crypto provider of the process.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())).clone()
+}
+
+/// Makes the provider the process default, for libraries that look there. Safe to call again.
+pub(crate) fn install_crypto() {
+    // An error only says that somebody installed one before, which is the state that is wanted.
+    let _ = aws_lc_rs::default_provider().install_default();
+}
+
+/// Version and cipher suite as OpenSSL and Envoy write them.
+pub(crate) fn facts(connection: &CommonState) -> (&'static str, &'static str) {
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
+    };
+    let cipher = match connection.negotiated_cipher_suite().map(|suite| suite.suite()) {
+        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
+        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
+        Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
+        Some(suite) => context::openssl_name(suite).unwrap_or(""),
+        None => "",
+    };
+    (version, cipher)
+}

@@ -1,0 +1,319 @@
+//! From configured TLS contexts to rustls configurations, built once per context and set of secrets.
+//!
+//! Owns the cache that all workers share. A new rustls configuration is made whenever the context or a secret in it
+//! changes, and with it new ticket keys: a session never outlives the trust it was opened under.
+
+use super::{credentials::{self, Credentials}, provider, verify::Verifier};
+use ahash::AHashMap;
+use rustls::{
+    ClientConfig, ServerConfig, SupportedProtocolVersion,
+    client::Resumption,
+    crypto::{CryptoProvider, aws_lc_rs::Ticketer},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
+};
+use std::{fmt, sync::{Arc, Mutex, PoisonError}};
+use tombolo_gateway_core::config::{
+    Certificate, Config, DownstreamTls, Secret, SecretRef, TlsCommon, TlsVersion, UpstreamTls, Validation, ValidationSource,
+};
+
+/// TLS as server, ready to use.
+#[derive(Clone)]
+pub(crate) struct ServerContext {
+    /// With the configured application protocols.
+    pub(crate) with_alpn: Arc<ServerConfig>,
+    /// For clients that share no protocol with us: they get none instead of an alert, as from Envoy.
+    pub(crate) without_alpn: Arc<ServerConfig>,
+    /// Connections without SNI are refused.
+    pub(crate) require_sni: bool,
+}
+
+/// TLS as client, ready to use.
+#[derive(Clone)]
+pub(crate) struct ClientContext {
+    /// Everything but the server's name and the application protocols.
+    pub(crate) base: Arc<ClientConfig>,
+    /// With `h2` alone, where the upstream's version decides.
+    pub(crate) h2: Arc<ClientConfig>,
+    /// With `http/1.1` alone.
+    pub(crate) http1: Arc<ClientConfig>,
+    /// With both.
+    pub(crate) either: Arc<ClientConfig>,
+    /// Identifies the context and its secrets among all that this process ever built.
+    pub(crate) id: u64,
+}
+
+/// All contexts in use.
+#[derive(Default)]
+pub(crate) struct TlsStore {
+    servers: Mutex<AHashMap<usize, Entry<DownstreamTls, ServerContext>>>,
+    clients: Mutex<AHashMap<usize, Entry<UpstreamTls, ClientContext>>>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+struct Entry<C, T> {
+    /// Kept, so that its address cannot come to mean another context.
+    context: Arc<C>,
+    secrets: Secrets,
+    built: Result<T, Arc<str>>,
+}
+
+type Secrets = Vec<Option<Arc<Secret>>>;
+
+impl fmt::Debug for TlsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStore").finish_non_exhaustive()
+    }
+}
+
+fn same(a: &Secrets, b: &Secrets) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|pair| match pair {
+            (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+            (None, None) => true,
+            _ => false,
+        })
+}
+
+/// The secrets that a context names, in a fixed order.
+fn secrets_of(common: &TlsCommon, config: &Config) -> Secrets {
+    let certificates = common.certificates.iter().map(|c| match c {
+        SecretRef::Inline(secret) => Some(secret.clone()),
+        SecretRef::Named(_, name) => config.secrets.get(name).cloned(),
+    });
+    let validation = match &common.validation {
+        Some(ValidationSource::Named(_, name) | ValidationSource::Combined(_, _, name)) => Some(config.secrets.get(name).cloned()),
+        Some(ValidationSource::Inline(_)) | None => None,
+    };
+    certificates.chain(validation).collect()
+}
+
+fn find<C, T: Clone>(
+    map: &Mutex<AHashMap<usize, Entry<C, T>>>,
+    context: &Arc<C>,
+    secrets: Secrets,
+    build: impl FnOnce(&Secrets) -> Result<T, String>,
+) -> Result<T, Arc<str>> {
+    let key = Arc::as_ptr(context).cast::<u8>() as usize;
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(entry) = map.get(&key).filter(|e| same(&e.secrets, &secrets)) {
+        return entry.built.clone();
+    }
+    // What nobody else holds any more belongs to a configuration that is gone.
+    map.retain(|_, entry| Arc::strong_count(&entry.context) > 1);
+    let built = build(&secrets).map_err(Arc::from);
+    map.insert(key, Entry { context: context.clone(), secrets, built: built.clone() });
+    built
+}
+
+impl TlsStore {
+    /// The server side of a filter chain.
+    ///
+    /// # Errors
+    /// When a secret is missing or cannot be used.
+    pub(crate) fn server(&self, context: &Arc<DownstreamTls>, config: &Config) -> Result<ServerContext, Arc<str>> {
+        find(&self.servers, context, secrets_of(&context.common, config), |secrets| build_server(context, secrets))
+    }
+
+    /// The client side of a cluster.
+    ///
+    /// # Errors
+    /// When a secret is missing or cannot be used.
+    pub(crate) fn client(&self, context: &Arc<UpstreamTls>, config: &Config) -> Result<ClientContext, Arc<str>> {
+        let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        find(&self.clients, context, secrets_of(&context.common, config), |secrets| build_client(context, secrets, id))
+    }
+}
+
+fn certificates(common: &TlsCommon, secrets: &Secrets) -> Result<Vec<Credentials>, String> {
+    let named = common.certificates.iter().zip(secrets);
+    named
+        .map(|(reference, secret)| match secret.as_deref() {
+            Some(Secret::Certificate(Certificate { chain, key, .. })) => {
+                Credentials::from_pem(chain, key.pem()).map_err(|e| format!("{}: {e}", name_of(reference)))
+            }
+            Some(Secret::Validation(_)) => Err(format!("{} is not a certificate", name_of(reference))),
+            None => Err(format!("{} is not here yet", name_of(reference))),
+        })
+        .collect()
+}
+
+fn name_of(reference: &SecretRef) -> String {
+    match reference {
+        SecretRef::Inline(_) => "the inline certificate".to_owned(),
+        SecretRef::Named(_, name) => format!("secret {name:?}"),
+    }
+}
+
+/// The validation that applies, and the names rules written beside a secret.
+fn verifier(common: &TlsCommon, secrets: &Secrets) -> Result<Option<Verifier>, String> {
+    let last = || match secrets.last() {
+        Some(Some(secret)) => match &**secret {
+            Secret::Validation(validation) => Ok(validation.clone()),
+            Secret::Certificate(_) => Err("the trust secret is a certificate".to_owned()),
+        },
+        _ => Err("the trust secret is not here yet".to_owned()),
+    };
+    Ok(Some(match &common.validation {
+        None => return Ok(None),
+        Some(ValidationSource::Inline(validation)) => Verifier::new(validation)?,
+        Some(ValidationSource::Named(..)) => Verifier::new(&*last()?)?,
+        Some(ValidationSource::Combined(beside, ..)) => Verifier::new(&combine(beside, &*last()?))?,
+    }))
+}
+
+/// The secret brings the roots, the rest comes from the place of use where that says something.
+fn combine(beside: &Validation, secret: &Validation) -> Validation {
+    let mut out = secret.clone();
+    if !beside.san_matchers.is_empty() {
+        out.san_matchers = beside.san_matchers.clone();
+    }
+    if !beside.spki_hashes.is_empty() {
+        out.spki_hashes = beside.spki_hashes.clone();
+    }
+    if !beside.certificate_hashes.is_empty() {
+        out.certificate_hashes = beside.certificate_hashes.clone();
+    }
+    if out.bundles.is_empty() && !beside.bundles.is_empty() {
+        out.bundles = beside.bundles.clone();
+    }
+    out.crl = out.crl.or_else(|| beside.crl.clone());
+    out.crl_leaf_only |= beside.crl_leaf_only;
+    out.allow_expired |= beside.allow_expired;
+    out.accept_untrusted |= beside.accept_untrusted;
+    out
+}
+
+fn versions(common: &TlsCommon) -> Vec<&'static SupportedProtocolVersion> {
+    let low = common.min_version.unwrap_or(TlsVersion::V12);
+    let high = common.max_version.unwrap_or(TlsVersion::V13);
+    let mut out = Vec::new();
+    if high >= TlsVersion::V13 {
+        out.push(&TLS13);
+    }
+    if low <= TlsVersion::V12 {
+        out.push(&TLS12);
+    }
+    out
+}
+
+/// The process' provider, restricted to the TLS 1.2 ciphers that are named. Names that rustls does not have are left out;
+/// when none remains its own list stands, which has no weak one.
+fn crypto(common: &TlsCommon) -> Arc<CryptoProvider> {
+    if common.ciphers.is_empty() {
+        return provider();
+    }
+    let mut narrowed = (*provider()).clone();
+    narrowed.cipher_suites.retain(|suite| {
+        suite.version() == &TLS13 || common.ciphers.iter().any(|name| openssl_name(suite.suite()).is_some_and(|n| name.contains(n)))
+    });
+    let tls12 = narrowed.cipher_suites.iter().any(|s| s.version() == &TLS12);
+    if tls12 { Arc::new(narrowed) } else { provider() }
+}
+
+/// OpenSSL's name of a TLS 1.2 suite.
+pub(crate) fn openssl_name(suite: rustls::CipherSuite) -> Option<&'static str> {
+    Some(match suite {
+        rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        rustls::CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        rustls::CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        rustls::CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => return None,
+    })
+}
+
+fn build_server(context: &DownstreamTls, secrets: &Secrets) -> Result<ServerContext, String> {
+    let own = certificates(&context.common, secrets)?;
+    if own.is_empty() {
+        return Err("there is no certificate to show".to_owned());
+    }
+    let builder = ServerConfig::builder_with_provider(crypto(&context.common))
+        .with_protocol_versions(&versions(&context.common))
+        .map_err(|e| e.to_string())?;
+    let builder = match verifier(&context.common, secrets)? {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier.required(context.require_client_certificate))),
+        None if context.require_client_certificate => return Err("client certificates are required but nothing verifies them".to_owned()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&own)));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    if context.disable_tickets {
+        config.send_tls13_tickets = 0;
+    } else {
+        config.ticketer = Ticketer::new().map_err(|e| e.to_string())?;
+        config.send_tls13_tickets = 1;
+    }
+    let without = config.clone();
+    config.alpn_protocols = context.common.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(ServerContext { with_alpn: Arc::new(config), without_alpn: Arc::new(without), require_sni: context.require_sni })
+}
+
+fn build_client(context: &UpstreamTls, secrets: &Secrets, id: u64) -> Result<ClientContext, String> {
+    let builder = ClientConfig::builder_with_provider(crypto(&context.common))
+        .with_protocol_versions(&versions(&context.common))
+        .map_err(|e| e.to_string())?;
+    let verifier = verifier(&context.common, secrets)?.unwrap_or_else(Verifier::anybody).check_host(context.auto_sni_san_validation);
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match certificates(&context.common, secrets)?.into_iter().next() {
+        Some(own) => builder.with_client_cert_resolver(own.resolver()),
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = match context.max_session_keys {
+        0 => Resumption::disabled(),
+        // Few: each context talks to the replicas of one service.
+        n => Resumption::in_memory_sessions(usize::try_from(n).unwrap_or(1).clamp(1, 64)),
+    };
+    config.alpn_protocols = context.common.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let with = |names: &[&[u8]]| {
+        let mut other = config.clone();
+        other.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+        Arc::new(other)
+    };
+    Ok(ClientContext { h2: with(&[b"h2"]), http1: with(&[b"http/1.1"]), either: with(&[b"h2", b"http/1.1"]), base: Arc::new(config), id })
+}
+
+/// Chooses among several certificates by the name the client asks for.
+#[derive(Debug)]
+struct BySni(Vec<(Vec<String>, Arc<CertifiedKey>)>);
+
+impl BySni {
+    fn new(own: &[Credentials]) -> Self {
+        let names = |c: &Credentials| c.chain().first().and_then(|leaf| super::spiffe::names(leaf).ok()).unwrap_or_default().dns;
+        Self(own.iter().map(|c| (names(c), c.certified())).collect())
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let ([_, _, ..], Some(asked)) = (self.0.as_slice(), hello.server_name()) {
+            let covers = |name: &String| {
+                name.eq_ignore_ascii_case(asked)
+                    || name.strip_prefix("*.").zip(asked.split_once('.')).is_some_and(|(suffix, (_, rest))| suffix.eq_ignore_ascii_case(rest))
+            };
+            let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
+            if let Some((_, key)) = self.0.iter().find(|(names, key)| names.iter().any(covers) && fits(key)) {
+                return Some(key.clone());
+            }
+        }
+        let usable = self.0.iter().find(|(_, key)| key.key.choose_scheme(hello.signature_schemes()).is_some());
+        usable.or(self.0.first()).map(|(_, key)| key.clone())
+    }
+}
+
+/// What may be shown of the certificates in a configuration: name of the secret, and facts of its leaf.
+pub(crate) fn inventory(config: &Config) -> Vec<(Arc<str>, credentials::Facts)> {
+    let mut out: Vec<_> = config
+        .secrets
+        .iter()
+        .filter_map(|(name, secret)| match &**secret {
+            Secret::Certificate(c) => Credentials::from_pem(&c.chain, c.key.pem()).ok().map(|own| (name.clone(), own.facts().clone())),
+            Secret::Validation(_) => None,
+        })
+        .collect();
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    out
+}
+

@@ -1,0 +1,473 @@
+//! The connections of one worker to one endpoint over one transport.
+//!
+//! Owns idle HTTP/1 connections (last used, first taken), HTTP/2 connections with their streams, and the requests that
+//! wait for either. Never decides whether a request is tried again. Connections are driven by tasks of the worker; a
+//! connection that ends takes itself out of the books.
+
+use super::connect::{self, Target};
+use crate::{http::body::Body, net::stream::Stream};
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+use tombolo_gateway_core::{
+    breaker::{Breakers, Permit, Resource},
+    config::Http2Settings,
+    failure::{Failure, Kind},
+};
+
+/// HTTP/2 windows when nothing is configured: enough for a fast local network, bounded against a slow reader.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams on a connection whose peer has not yet said how many it allows.
+const FIRST_STREAMS: u32 = 100;
+
+/// Version spoken on a pool's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Version {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What TLS agrees on.
+    ByAlpn,
+}
+
+/// How a pool behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Version.
+    pub(crate) version: Version,
+    /// Idle connections are closed after so long.
+    pub(crate) idle: Option<Duration>,
+    /// Connections take no new request after so long.
+    pub(crate) max_age: Option<Duration>,
+    /// Requests that one connection serves; 0: any number.
+    pub(crate) max_requests: u32,
+    /// HTTP/2 settings.
+    pub(crate) http2: Http2Settings,
+    /// Response headers at most.
+    pub(crate) max_headers: usize,
+    /// Bytes of a response's head at most.
+    pub(crate) max_head: usize,
+}
+
+/// One connection, as everybody who uses it sees it.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// Our end.
+    pub(crate) local: Option<SocketAddr>,
+    /// Its end.
+    pub(crate) remote: Option<SocketAddr>,
+    /// TLS version, empty for none.
+    pub(crate) tls_version: &'static str,
+    /// TLS cipher suite, empty for none.
+    pub(crate) tls_cipher: &'static str,
+    /// Requests that it was given.
+    served: Cell<u32>,
+    /// Streams under way (HTTP/2).
+    streams: Cell<u32>,
+    /// Streams that the peer allows (HTTP/2).
+    most_streams: Cell<u32>,
+    /// The peer takes extended CONNECT.
+    extended_connect: Cell<bool>,
+    /// It takes no new request.
+    retired: Cell<bool>,
+    opened: Instant,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// The right to send one request on a connection.
+pub(crate) struct Lease {
+    /// The connection.
+    pub(crate) conn: Rc<Conn>,
+    /// It served a request before.
+    pub(crate) reused: bool,
+    sender: Option<Sender>,
+    pool: Weak<Pool>,
+}
+
+struct Idle {
+    conn: Rc<Conn>,
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// What a waiting request is given.
+type Handed = Result<Lease, Failure>;
+
+/// The pool.
+pub(crate) struct Pool {
+    settings: Settings,
+    target: Target,
+    breakers: Arc<Breakers>,
+    /// Connections of this endpoint at most, over all pools of this worker.
+    idle: RefCell<VecDeque<Idle>>,
+    shared: RefCell<Vec<(Rc<Conn>, http2::SendRequest<Body>)>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Handed>>>,
+    connecting: Cell<u32>,
+    open: Cell<u32>,
+    closed: Cell<bool>,
+    /// Told of every connection, opened and failed.
+    watch: Rc<dyn Watch>,
+}
+
+/// Who wants to know about connections.
+pub(crate) trait Watch {
+    /// One was opened.
+    fn opened(&self);
+    /// One is gone.
+    fn closed(&self);
+    /// One could not be opened.
+    fn failed(&self);
+}
+
+impl Pool {
+    /// An empty pool.
+    pub(crate) fn new(settings: Settings, target: Target, breakers: Arc<Breakers>, watch: Rc<dyn Watch>) -> Rc<Self> {
+        Rc::new(Self {
+            settings, target, breakers, watch,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            waiting: RefCell::default(),
+            connecting: Cell::new(0),
+            open: Cell::new(0),
+            closed: Cell::new(false),
+        })
+    }
+
+    /// A connection for one request: one that is there, or the first that becomes free or opens.
+    ///
+    /// # Errors
+    /// When a circuit breaker is open, or the connection that was opened for it failed.
+    pub(crate) async fn lease(self: &Rc<Self>) -> Result<Lease, Failure> {
+        if let Some(lease) = self.ready() {
+            return Ok(lease);
+        }
+        let Some(_pending) = self.breakers.acquire(Resource::Pending) else {
+            return Err(Failure::new(Kind::Overflow));
+        };
+        let (give, take) = oneshot::channel();
+        self.waiting.borrow_mut().push_back(give);
+        self.connect_if_needed();
+        match take.await {
+            Ok(handed) => handed,
+            Err(_) => Err(Failure::new(Kind::LocalReset)),
+        }
+    }
+
+    /// A connection that can take a request now.
+    pub(crate) fn ready(self: &Rc<Self>) -> Option<Lease> {
+        self.ready_http1().or_else(|| self.ready_http2())
+    }
+
+    fn ready_http1(self: &Rc<Self>) -> Option<Lease> {
+        let mut idle = self.idle.borrow_mut();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            let entry = idle.get(at)?;
+            if entry.sender.is_closed() || entry.conn.retired.get() {
+                idle.remove(at);
+            } else if entry.sender.is_ready() {
+                let Idle { conn, sender, .. } = idle.remove(at)?;
+                return Some(self.lend(conn, Sender::Http1(sender), true));
+            }
+            // Neither: its task has not yet noticed that the last response is over. Another one may serve meanwhile.
+        }
+        None
+    }
+
+    fn ready_http2(self: &Rc<Self>) -> Option<Lease> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|(conn, sender)| !sender.is_closed() && !conn.retired.get());
+        let bound = self.settings.http2.max_streams.unwrap_or(u32::MAX);
+        let free = |entry: &&(Rc<Conn>, http2::SendRequest<Body>)| {
+            entry.0.streams.get() < bound.min(entry.0.most_streams.get().max(1))
+        };
+        let (conn, sender) = shared.iter().find(free)?;
+        let (conn, sender) = (conn.clone(), sender.clone());
+        drop(shared);
+        let reused = conn.served.get() > 0;
+        Some(self.lend(conn, Sender::Http2(sender), reused))
+    }
+
+    fn lend(self: &Rc<Self>, conn: Rc<Conn>, sender: Sender, reused: bool) -> Lease {
+        conn.served.set(conn.served.get() + 1);
+        conn.streams.set(conn.streams.get() + 1);
+        self.retire_if_due(&conn);
+        Lease { conn, reused, sender: Some(sender), pool: Rc::downgrade(self) }
+    }
+
+    /// A connection that reached its age or its number of requests takes no further one.
+    fn retire_if_due(&self, conn: &Conn) {
+        let counted = self.settings.max_requests != 0 && conn.served.get() >= self.settings.max_requests;
+        let aged = self.settings.max_age.is_some_and(|age| conn.opened.elapsed() >= age);
+        if counted || aged {
+            conn.retired.set(true);
+        }
+    }
+
+    /// Opens a connection when more requests wait than connections are being opened for.
+    fn connect_if_needed(self: &Rc<Self>) {
+        let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
+        // HTTP/2: one connection serves many; another is opened only when those there are full.
+        let wanted = if self.settings.version == Version::Http2 { waiting.min(1) } else { waiting };
+        while self.connecting.get() < wanted {
+            let permit = match self.breakers.acquire(Resource::Connections) {
+                Some(permit) => permit,
+                // Without any connection a pool could never serve what waits.
+                None if self.open.get() == 0 && self.connecting.get() == 0 => self.breakers.acquire_anyway(Resource::Connections),
+                None => return,
+            };
+            self.connecting.set(self.connecting.get() + 1);
+            tokio::task::spawn_local(open(self.clone(), permit));
+        }
+    }
+
+    /// Gives a connection to a waiting request, if there is one that still waits.
+    fn hand_over(self: &Rc<Self>) {
+        loop {
+            if self.waiting.borrow().is_empty() {
+                return;
+            }
+            let Some(lease) = self.ready() else { return };
+            let mut lease = Some(Ok(lease));
+            while let Some(handed) = lease.take() {
+                let next = self.waiting.borrow_mut().pop_front();
+                match next {
+                    Some(waiter) => {
+                        if let Err(back) = waiter.send(handed) {
+                            lease = Some(back);
+                        }
+                    }
+                    // Dropped: goes back by itself.
+                    None => return,
+                }
+            }
+        }
+    }
+
+    fn fail_one(&self, failure: Failure) {
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            match next {
+                Some(waiter) if waiter.is_closed() => {}
+                Some(waiter) => {
+                    let _ = waiter.send(Err(failure));
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Closes idle connections that are older than allowed, and forgets those that are gone.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let limit = self.settings.idle;
+        let expired = |entry: &Idle| limit.is_some_and(|limit| now.saturating_duration_since(entry.since) >= limit);
+        self.idle.borrow_mut().retain(|entry| !entry.sender.is_closed() && !expired(entry));
+        self.shared.borrow_mut().retain(|(_, sender)| !sender.is_closed());
+    }
+
+    /// Takes no new request and lets go of idle connections; requests under way go on.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
+        self.waiting.borrow_mut().clear();
+    }
+
+    /// Whether nothing is open and nobody waits.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
+    }
+
+    /// Connections open.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.get()
+    }
+}
+
+/// Opens one connection for a pool and keeps it in the pool's books until it ends.
+async fn open(pool: Rc<Pool>, permit: Permit) {
+    let outcome = connect(&pool).await;
+    pool.connecting.set(pool.connecting.get().saturating_sub(1));
+    let (conn, driver) = match outcome {
+        Ok(connected) => connected,
+        Err(failure) => {
+            drop(permit);
+            pool.watch.failed();
+            if pool.settings.version == Version::Http1 {
+                pool.fail_one(failure);
+            } else {
+                // All of them waited for this one connection.
+                for _ in 0..pool.waiting.borrow().len() {
+                    pool.fail_one(failure.clone());
+                }
+            }
+            pool.connect_if_needed();
+            return;
+        }
+    };
+    pool.open.set(pool.open.get() + 1);
+    pool.watch.opened();
+    pool.hand_over();
+    pool.connect_if_needed();
+    let weak = Rc::downgrade(&pool);
+    let watch = pool.watch.clone();
+    drop(pool);
+    driver.await;
+    conn.retired.set(true);
+    watch.closed();
+    drop(permit);
+    if let Some(pool) = weak.upgrade() {
+        pool.open.set(pool.open.get().saturating_sub(1));
+        pool.connect_if_needed();
+    }
+}
+
+type Driver = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Driver), Failure> {
+    let stream = connect::open(&pool.target).await?;
+    let http2 = match pool.settings.version {
+        Version::Http1 => false,
+        Version::Http2 => true,
+        Version::ByAlpn => stream.alpn() == Some(b"h2"),
+    };
+    let (tls_version, tls_cipher) = stream.tls_facts();
+    let conn = Rc::new(Conn {
+        local: stream.tcp().and_then(|s| s.local_addr().ok()),
+        remote: stream.tcp().and_then(|s| s.peer_addr().ok()),
+        tls_version,
+        tls_cipher,
+        served: Cell::new(0),
+        streams: Cell::new(0),
+        most_streams: Cell::new(FIRST_STREAMS),
+        extended_connect: Cell::new(false),
+        retired: Cell::new(false),
+        opened: Instant::now(),
+    });
+    let io = TokioIo::new(stream);
+    let broken = |e: hyper::Error| Failure::new(Kind::ConnectFailure).with_reason(e.to_string());
+    let driver: Driver = if http2 {
+        let (sender, connection) = http2_builder(&pool.settings).handshake(io).await.map_err(broken)?;
+        pool.shared.borrow_mut().push((conn.clone(), sender));
+        Box::pin(drive_http2(connection, conn.clone()))
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.max_headers(pool.settings.max_headers).max_header_size(pool.settings.max_head).writev(true);
+        let (sender, connection) = builder.handshake(io).await.map_err(broken)?;
+        pool.idle.borrow_mut().push_back(Idle { conn: conn.clone(), sender, since: Instant::now() });
+        Box::pin(async move { drop(connection.with_upgrades().await) })
+    };
+    Ok((conn, driver))
+}
+
+/// Drives a connection and notes what its peer allows.
+async fn drive_http2(connection: http2::Connection<TokioIo<Stream>, Body, Local>, conn: Rc<Conn>) {
+    let mut connection = std::pin::pin!(connection);
+    std::future::poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx).map(|_| ());
+        conn.most_streams.set(u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX));
+        conn.extended_connect.set(connection.is_extended_connect_protocol_enabled());
+        polled
+    })
+    .await;
+}
+
+fn http2_builder(settings: &Settings) -> http2::Builder<Local> {
+    let mut builder = http2::Builder::new(Local);
+    let window = |configured: Option<u32>, default: u32| configured.unwrap_or(default).max(65_535);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(window(settings.http2.stream_window, STREAM_WINDOW))
+        .initial_connection_window_size(window(settings.http2.connection_window, CONNECTION_WINDOW))
+        .header_table_size(settings.http2.header_table_size)
+        .max_header_list_size(u32::try_from(settings.max_head).unwrap_or(u32::MAX))
+        .max_concurrent_reset_streams(64);
+    if let Some((interval, patience)) = settings.http2.keepalive {
+        builder.keep_alive_interval(interval).keep_alive_timeout(patience).keep_alive_while_idle(true);
+    }
+    builder
+}
+
+/// Runs hyper's helper tasks on the worker that owns the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+impl Lease {
+    /// Sends the request and waits for the head of its response. On an error that came before anything was sent the
+    /// request comes back.
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        match self.sender.as_mut() {
+            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
+            // Cannot be: the sender is taken only when the lease ends.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// HTTP/2 is spoken.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.sender, Some(Sender::Http2(_)))
+    }
+
+    /// The peer takes extended CONNECT.
+    pub(crate) fn takes_extended_connect(&self) -> bool {
+        self.conn.extended_connect.get()
+    }
+
+    /// The exchange on it is over and complete in both directions: the connection may serve again.
+    pub(crate) fn give_back(mut self) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        if let Some(Sender::Http1(sender)) = self.sender.take()
+            && !self.conn.retired.get()
+            && !sender.is_closed()
+            && !pool.closed.get()
+        {
+            pool.idle.borrow_mut().push_back(Idle { conn: self.conn.clone(), sender, since: Instant::now() });
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.conn.streams.set(self.conn.streams.get().saturating_sub(1));
+        // A sender that is still here belongs to an HTTP/1 exchange that was cut short, and its connection ends with
+        // it, or to HTTP/2, where the stream alone ends.
+        self.sender = None;
+        if let Some(pool) = self.pool.upgrade()
+            && !pool.waiting.borrow().is_empty()
+        {
+            // Deferred: the connection's own task may have to run before it can take another request.
+            tokio::task::spawn_local(async move {
+                tokio::task::yield_now().await;
+                pool.hand_over();
+                pool.connect_if_needed();
+            });
+        }
+    }
+}
