@@ -13,6 +13,7 @@ pub mod assemble;
 pub mod attempt;
 pub mod balance;
 pub mod breaker;
+pub mod chain;
 pub mod config;
 pub mod decide;
 pub mod decision;

@@ -43,6 +43,8 @@ pub struct Listener {
     pub stat_prefix: Arc<str>,
     /// In the order written, which does not matter for the choice: see `crate::chain`. No two match equally.
     pub chains: Box<[Arc<FilterChain>]>,
+    /// Finds them.
+    pub index: crate::chain::ChainIndex,
     /// Taken when no other matches; without it such connections are closed.
     pub default_chain: Option<Arc<FilterChain>>,
     /// In order, before a chain is chosen.
@@ -125,7 +127,7 @@ pub struct FilterChain {
 }
 
 /// Which connections a chain takes. An empty list or `None` takes any.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct FilterChainMatch {
     /// Destination port, after original destination and PROXY protocol.
     pub destination_port: Option<u16>,

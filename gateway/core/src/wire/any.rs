@@ -219,3 +219,15 @@ pub(crate) fn metadata(metadata: Option<&core::Metadata>) -> Result<Metadata, St
 pub(crate) fn texts(list: &[String]) -> Box<[Arc<str>]> {
     list.iter().map(|text| Arc::from(text.as_str())).collect()
 }
+
+/// Resources come over the aggregated stream only.
+pub(crate) fn over_ads(source: &core::ConfigSource) -> Decoded<()> {
+    use core::config_source::ConfigSourceSpecifier as S;
+    match &source.config_source_specifier {
+        Some(S::Ads(_) | S::Self_(_)) => Ok(()),
+        Some(S::Path(_)) => Err(Refusal::unsupported("path")),
+        Some(S::PathConfigSource(_)) => Err(Refusal::unsupported("path_config_source")),
+        Some(S::ApiConfigSource(_)) => Err(Refusal::unsupported("api_config_source")),
+        None => Err(Refusal::new("config_source_specifier", "missing")),
+    }
+}

@@ -1,0 +1,496 @@
+//! Clusters.
+
+use super::{
+    Refusal, address,
+    any::{
+        At, Decoded, bool_or, header_name, metadata, opt_duration, port, refuse, structure, type_name, u32_or, unpack,
+    },
+    health, lb, load, protocol, tls,
+};
+use crate::config::{
+    BindSettings, Cluster, ClusterLoad, Discovery, DnsFamily, DnsSettings, EndpointMetadata, HttpVersions, OriginalDst,
+    Preconnect, ProxyProtocolVersion, TcpKeepalive, TransportMatch, TransportSocket, UpstreamHttp, Value,
+};
+use prost::Name as _;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tombolo_controlplane_api::xds::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                self as pb,
+                cluster::{self as c, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig},
+            },
+            core::v3::{self as core, transport_socket::ConfigType},
+            endpoint::v3::ClusterLoadAssignment,
+        },
+        extensions::{
+            clusters::{aggregate::v3 as aggregate, dns::v3::DnsCluster, dynamic_forward_proxy::v3 as forward},
+            transport_sockets::{
+                internal_upstream::v3::InternalUpstreamTransport, proxy_protocol::v3::ProxyProtocolUpstreamTransport,
+                raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext,
+            },
+            upstreams::http::v3::HttpProtocolOptions,
+        },
+        r#type::metadata::v3::metadata_kind::Kind as MetadataKind,
+    },
+    google::protobuf::Any,
+};
+
+/// What Envoy takes when a cluster says nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for buffers.
+pub(super) const BUFFER: u32 = 1 << 20;
+
+/// A cluster. The exhaustive list keeps fields that nobody reads from slipping through.
+pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
+    let legacy = message.lb_policy();
+    let family = family(message.dns_lookup_family());
+    let same_as_downstream = message.protocol_selection() == c::ClusterProtocolSelection::UseDownstreamProtocol;
+    let pb::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy: _,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family: _,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata: meta,
+        protocol_selection: _,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = message;
+    refuse!(
+        transport_socket_matcher,
+        per_connection_buffer_high_watermark_timeout,
+        filters,
+        lrs_server,
+        upstream_config
+    );
+    refuse!(
+        queuing_policies,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        lrs_report_endpoint_metrics
+    );
+    // Which statistics are kept, how names are jittered and resolved, and what counts as warm are our own affair.
+    let _ = (stats_matcher, track_timeout_budgets, track_cluster_stats, dns_jitter, dns_failure_refresh_rate);
+    let _ = (typed_dns_resolver_config, wait_for_warm_on_init);
+    if name.is_empty() {
+        return Err(Refusal::new("name", "empty"));
+    }
+    let dns = DnsSettings {
+        refresh: opt_duration(dns_refresh_rate.as_ref(), "dns_refresh_rate")?.unwrap_or(Duration::from_secs(5)),
+        respect_ttl: respect_dns_ttl,
+        family,
+    };
+    let original = match &lb_config {
+        Some(LbConfig::OriginalDstLbConfig(config)) => Some(config.clone()),
+        _ => None,
+    };
+    let cleanup = opt_duration(cleanup_interval.as_ref(), "cleanup_interval")?.unwrap_or(CONNECT_TIMEOUT);
+    let sources = Sources { name: &name, eds: eds_cluster_config, load: load_assignment, dns, original, cleanup };
+    let discovery = sources.discovery(cluster_discovery_type)?;
+    let old = OldHttp {
+        names: upstream_http_protocol_options,
+        common: common_http_protocol_options,
+        one: http_protocol_options,
+        two: http2_protocol_options,
+        max_requests: max_requests_per_connection.map(|most| most.value),
+        same_as_downstream,
+    };
+    let parts = lb::Parts {
+        legacy,
+        config: lb_config,
+        subsets: lb_subset_config,
+        common: common_lb_config,
+        policy: load_balancing_policy,
+    };
+    let matches = transport_socket_matches.into_iter().enumerate();
+    let checks = health_checks.into_iter().enumerate();
+    Ok(Cluster {
+        name: name.as_str().into(),
+        alt_stat_name: alt_stat_name.into(),
+        discovery,
+        lb: lb::settings(parts)?,
+        connect_timeout: opt_duration(connect_timeout.as_ref(), "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
+        buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER),
+        breakers: circuit_breakers.map(health::breakers).transpose().at("circuit_breakers")?.unwrap_or_default(),
+        outlier: outlier_detection.map(health::outlier).transpose().at("outlier_detection")?.map(Arc::new),
+        health_checks: checks
+            .map(|(at, check)| health::check(check).map(Arc::new).nth("health_checks", at))
+            .collect::<Decoded<_>>()?,
+        http: Arc::new(http(typed_extension_protocol_options, old)?),
+        transport: transport_socket.map(|t| transport(t, 0)).transpose().at("transport_socket")?.unwrap_or_default(),
+        transport_matches: matches
+            .map(|(at, one)| transport_match(one).nth("transport_socket_matches", at))
+            .collect::<Decoded<_>>()?,
+        bind: upstream_bind_config.map(bind).transpose().at("upstream_bind_config")?,
+        keepalive: connection_options(upstream_connection_options).at("upstream_connection_options")?,
+        preconnect: preconnect_policy.map(preconnect).transpose().at("preconnect_policy")?.unwrap_or_default(),
+        close_on_health_failure: close_connections_on_host_health_failure,
+        ignore_health_on_removal: ignore_health_on_host_removal,
+        pool_per_downstream: connection_pool_per_downstream_connection,
+        metadata: metadata(meta.as_ref()).at("metadata")?,
+    })
+}
+
+fn family(family: DnsLookupFamily) -> DnsFamily {
+    match family {
+        DnsLookupFamily::Auto => DnsFamily::Auto,
+        DnsLookupFamily::V4Only => DnsFamily::V4Only,
+        DnsLookupFamily::V6Only => DnsFamily::V6Only,
+        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+        DnsLookupFamily::All => DnsFamily::All,
+    }
+}
+
+struct Sources<'a> {
+    name: &'a str,
+    eds: Option<c::EdsClusterConfig>,
+    load: Option<ClusterLoadAssignment>,
+    dns: DnsSettings,
+    original: Option<c::OriginalDstLbConfig>,
+    cleanup: Duration,
+}
+
+impl Sources<'_> {
+    fn discovery(self, kind: Option<ClusterDiscoveryType>) -> Decoded<Discovery> {
+        match kind {
+            None => Ok(Discovery::Static(self.load()?)),
+            Some(ClusterDiscoveryType::Type(kind)) => match DiscoveryType::try_from(kind) {
+                Ok(DiscoveryType::Static) => Ok(Discovery::Static(self.load()?)),
+                Ok(DiscoveryType::StrictDns) => Ok(Discovery::StrictDns(self.load()?, self.dns)),
+                Ok(DiscoveryType::LogicalDns) => Ok(Discovery::LogicalDns(self.one_name()?, self.dns)),
+                Ok(DiscoveryType::Eds) => self.eds(),
+                Ok(DiscoveryType::OriginalDst) => Ok(Discovery::OriginalDst(self.original_dst()?)),
+                Err(_) => Err(Refusal::new("type", format!("{kind} is not known"))),
+            },
+            Some(ClusterDiscoveryType::ClusterType(custom)) => self.custom(custom).at("cluster_type"),
+        }
+    }
+
+    fn load(&self) -> Decoded<Arc<ClusterLoad>> {
+        let message = self.load.clone().unwrap_or_default();
+        let mut load = load::assignment(message).at("load_assignment")?;
+        load.name = self.name.into();
+        Ok(Arc::new(load))
+    }
+
+    fn one_name(&self) -> Decoded<Arc<ClusterLoad>> {
+        let load = self.load()?;
+        let count: usize = load.priorities.iter().flat_map(|p| &p.localities).map(|l| l.endpoints.len()).sum();
+        if count != 1 {
+            return Err(Refusal::new("load_assignment", format!("{count} endpoints where one is needed")));
+        }
+        Ok(load)
+    }
+
+    fn eds(self) -> Decoded<Discovery> {
+        let c::EdsClusterConfig { eds_config, service_name } =
+            self.eds.ok_or_else(|| Refusal::new("eds_cluster_config", "missing"))?;
+        let source = eds_config.ok_or_else(|| Refusal::new("eds_cluster_config.eds_config", "missing"))?;
+        super::any::over_ads(&source).at("eds_cluster_config.eds_config")?;
+        Ok(Discovery::Eds(if service_name.is_empty() { self.name.into() } else { service_name.into() }))
+    }
+
+    fn original_dst(self) -> Decoded<OriginalDst> {
+        let Some(config) = self.original else {
+            return Ok(OriginalDst { cleanup_interval: self.cleanup, ..OriginalDst::default() });
+        };
+        let c::OriginalDstLbConfig { use_http_header, http_header_name, upstream_port_override, metadata_key } = config;
+        refuse!(metadata_key);
+        let name = if http_header_name.is_empty() { "x-envoy-original-dst-host" } else { &http_header_name };
+        Ok(OriginalDst {
+            header: if use_http_header { Some(header_name(name).at("http_header_name")?) } else { None },
+            port_override: upstream_port_override
+                .map(|over| port(over.value))
+                .transpose()
+                .at("upstream_port_override")?,
+            metadata_key: None,
+            cleanup_interval: self.cleanup,
+        })
+    }
+
+    fn custom(self, message: c::CustomClusterType) -> Decoded<Discovery> {
+        let config = message.typed_config.ok_or_else(|| Refusal::new("typed_config", "missing"))?;
+        let kind = type_name(&config);
+        if kind == forward::ClusterConfig::full_name() {
+            let cluster = unpack::<forward::ClusterConfig>(&config)?;
+            Ok(Discovery::DynamicForwardProxy(forward_settings(cluster).at("typed_config")?))
+        } else if kind == aggregate::ClusterConfig::full_name() {
+            let clusters = unpack::<aggregate::ClusterConfig>(&config)?.clusters;
+            Ok(Discovery::Aggregate(super::any::texts(&clusters)))
+        } else if kind == DnsCluster::full_name() {
+            self.dns_cluster(unpack(&config)?).at("typed_config")
+        } else {
+            Err(Refusal::unsupported(kind))
+        }
+    }
+
+    fn dns_cluster(self, message: DnsCluster) -> Decoded<Discovery> {
+        let DnsCluster {
+            dns_refresh_rate,
+            dns_failure_refresh_rate,
+            respect_dns_ttl,
+            dns_jitter,
+            typed_dns_resolver_config,
+            dns_lookup_family,
+            all_addresses_in_single_endpoint,
+            dns_min_refresh_rate,
+        } = message;
+        let _ = (dns_failure_refresh_rate, dns_jitter, typed_dns_resolver_config, dns_min_refresh_rate);
+        let common = DnsLookupFamily::try_from(dns_lookup_family.saturating_sub(1)).unwrap_or(DnsLookupFamily::Auto);
+        let dns = DnsSettings {
+            refresh: opt_duration(dns_refresh_rate.as_ref(), "dns_refresh_rate")?.unwrap_or(Duration::from_secs(60)),
+            respect_ttl: respect_dns_ttl,
+            family: family(common),
+        };
+        if all_addresses_in_single_endpoint {
+            Ok(Discovery::LogicalDns(self.one_name()?, dns))
+        } else {
+            Ok(Discovery::StrictDns(self.load()?, dns))
+        }
+    }
+}
+
+fn forward_settings(message: forward::ClusterConfig) -> Decoded<DnsSettings> {
+    use forward::cluster_config::ClusterImplementationSpecifier as S;
+    let forward::ClusterConfig {
+        allow_insecure_cluster_options,
+        allow_coalesced_connections,
+        cluster_implementation_specifier,
+    } = message;
+    // Certificates are checked against the request's host whenever the cluster asks for TLS; connections are never shared
+    // between hosts.
+    let _ = (allow_insecure_cluster_options, allow_coalesced_connections);
+    match cluster_implementation_specifier {
+        Some(S::DnsCacheConfig(cache)) => Ok(DnsSettings {
+            refresh: opt_duration(cache.dns_refresh_rate.as_ref(), "dns_refresh_rate")?
+                .unwrap_or(Duration::from_secs(60)),
+            respect_ttl: true,
+            family: family(cache.dns_lookup_family()),
+        }),
+        Some(S::SubClustersConfig(_)) => Err(Refusal::unsupported("sub_clusters_config")),
+        None => Err(Refusal::new("dns_cache_config", "missing")),
+    }
+}
+
+struct OldHttp {
+    names: Option<core::UpstreamHttpProtocolOptions>,
+    common: Option<core::HttpProtocolOptions>,
+    one: Option<core::Http1ProtocolOptions>,
+    two: Option<core::Http2ProtocolOptions>,
+    max_requests: Option<u32>,
+    same_as_downstream: bool,
+}
+
+fn http(extensions: HashMap<String, Any>, old: OldHttp) -> Decoded<UpstreamHttp> {
+    let mut found = None;
+    for (name, config) in extensions {
+        let place = format!("typed_extension_protocol_options[{name}]");
+        if type_name(&config) != HttpProtocolOptions::full_name() {
+            return Err(Refusal::unsupported(format!("{place}.{}", type_name(&config))));
+        }
+        found = Some(protocol::upstream(unpack(&config).at(&place)?).at(&place)?);
+    }
+    let mut http = match found {
+        Some(http) => http,
+        None => older_http(old.names, old.common, old.one, old.two, old.same_as_downstream)?,
+    };
+    if let Some(most) = old.max_requests.filter(|_| http.max_requests_per_connection == 0) {
+        http.max_requests_per_connection = most;
+    }
+    Ok(http)
+}
+
+fn older_http(
+    names: Option<core::UpstreamHttpProtocolOptions>,
+    common: Option<core::HttpProtocolOptions>,
+    one: Option<core::Http1ProtocolOptions>,
+    two: Option<core::Http2ProtocolOptions>,
+    same_as_downstream: bool,
+) -> Decoded<UpstreamHttp> {
+    let mut http = protocol::plain_upstream()?;
+    if let Some(names) = names {
+        protocol::names_upstream(names, &mut http).at("upstream_http_protocol_options")?;
+    }
+    if let Some(common) = common {
+        protocol::common_upstream(common, &mut http).at("common_http_protocol_options")?;
+    }
+    if let Some(one) = one {
+        http.http1 = protocol::http1_upstream(one).at("http_protocol_options")?;
+    }
+    if let Some(two) = two {
+        http.http2 = protocol::http2(two).at("http2_protocol_options")?;
+        http.versions = HttpVersions::Http2;
+    }
+    if same_as_downstream {
+        http.versions = HttpVersions::SameAsDownstream;
+    }
+    Ok(http)
+}
+
+fn transport(message: core::TransportSocket, depth: u32) -> Decoded<TransportSocket> {
+    let core::TransportSocket { name, config_type } = message;
+    let Some(ConfigType::TypedConfig(config)) = config_type else {
+        // The one transport that needs no settings may come without any.
+        return if name == "envoy.transport_sockets.raw_buffer" {
+            Ok(TransportSocket::Raw)
+        } else {
+            Err(Refusal::new("typed_config", format!("missing for {name}")))
+        };
+    };
+    if depth > 4 {
+        return Err(Refusal::new("", "nested too deep"));
+    }
+    transport_of(&config, depth).at("typed_config")
+}
+
+fn transport_of(config: &Any, depth: u32) -> Decoded<TransportSocket> {
+    let kind = type_name(config);
+    if kind == RawBuffer::full_name() {
+        Ok(TransportSocket::Raw)
+    } else if kind == UpstreamTlsContext::full_name() {
+        Ok(TransportSocket::Tls(Arc::new(tls::upstream(unpack(config)?)?)))
+    } else if kind == ProxyProtocolUpstreamTransport::full_name() {
+        let ProxyProtocolUpstreamTransport {
+            config: options,
+            transport_socket,
+            allow_unspecified_address,
+            tlv_as_pool_key,
+        } = unpack(config)?;
+        refuse!(allow_unspecified_address, tlv_as_pool_key);
+        let options = options.unwrap_or_default();
+        let v2 = options.version() == core::proxy_protocol_config::Version::V2;
+        if options.pass_through_tlvs.is_some() || !options.added_tlvs.is_empty() {
+            return Err(Refusal::unsupported("config.pass_through_tlvs"));
+        }
+        let inner = transport_socket.ok_or_else(|| Refusal::new("transport_socket", "missing"))?;
+        let version = if v2 { ProxyProtocolVersion::V2 } else { ProxyProtocolVersion::V1 };
+        Ok(TransportSocket::ProxyProtocol(version, Box::new(transport(inner, depth + 1).at("transport_socket")?)))
+    } else if kind == InternalUpstreamTransport::full_name() {
+        internal(unpack(config)?)
+    } else {
+        Err(Refusal::unsupported(kind))
+    }
+}
+
+fn internal(message: InternalUpstreamTransport) -> Decoded<TransportSocket> {
+    let InternalUpstreamTransport { passthrough_metadata, transport_socket } = message;
+    if let Some(inner) = transport_socket
+        && transport(inner, 1).at("transport_socket")? != TransportSocket::Raw
+    {
+        return Err(Refusal::unsupported("transport_socket"));
+    }
+    let mut taken = Vec::new();
+    for (at, source) in passthrough_metadata.into_iter().enumerate() {
+        let from = match source.kind.and_then(|kind| kind.kind) {
+            Some(MetadataKind::Host(_)) => EndpointMetadata::Endpoint,
+            Some(MetadataKind::Cluster(_)) => EndpointMetadata::Cluster,
+            _ => return Err(Refusal::unsupported(format!("passthrough_metadata[{at}].kind"))),
+        };
+        taken.push((source.name.into(), from));
+    }
+    Ok(TransportSocket::Internal(taken.into()))
+}
+
+fn transport_match(message: c::TransportSocketMatch) -> Decoded<TransportMatch> {
+    let c::TransportSocketMatch { name, r#match, transport_socket } = message;
+    let criteria = match r#match.map(|criteria| structure(&criteria, 0)).transpose().at("match")? {
+        Some(Value::Map(map)) => map.iter().map(|(key, value)| (Arc::clone(key), value.clone())).collect(),
+        _ => Box::default(),
+    };
+    let socket = transport_socket.ok_or_else(|| Refusal::new("transport_socket", "missing"))?;
+    Ok(TransportMatch { name: name.into(), criteria, transport: transport(socket, 0).at("transport_socket")? })
+}
+
+fn bind(message: core::BindConfig) -> Decoded<BindSettings> {
+    let core::BindConfig {
+        source_address,
+        freebind,
+        socket_options,
+        extra_source_addresses,
+        additional_source_addresses,
+        local_address_selector,
+        validate_network_namespaces,
+    } = message;
+    refuse!(socket_options, local_address_selector, validate_network_namespaces);
+    let extra = extra_source_addresses.into_iter().filter_map(|extra| extra.address).chain(additional_source_addresses);
+    let more = extra
+        .map(|a| address::socket(a).map(|socket| socket.ip()))
+        .collect::<Decoded<_>>()
+        .at("extra_source_addresses")?;
+    Ok(BindSettings {
+        source: source_address.map(address::socket).transpose().at("source_address")?,
+        more_sources: more,
+        freebind: bool_or(freebind, false),
+    })
+}
+
+fn connection_options(message: Option<pb::UpstreamConnectionOptions>) -> Decoded<Option<TcpKeepalive>> {
+    let Some(message) = message else { return Ok(None) };
+    let pb::UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config,
+    } = message;
+    // Happy eyeballs are always on where an endpoint has several addresses.
+    let _ = (set_local_interface_name_on_upstream_connections, happy_eyeballs_config);
+    Ok(tcp_keepalive.map(|keepalive| TcpKeepalive {
+        probes: keepalive.keepalive_probes.map(|count| count.value),
+        time: keepalive.keepalive_time.map(|seconds| Duration::from_secs(u64::from(seconds.value))),
+        interval: keepalive.keepalive_interval.map(|seconds| Duration::from_secs(u64::from(seconds.value))),
+    }))
+}
+
+fn preconnect(message: c::PreconnectPolicy) -> Decoded<Preconnect> {
+    let c::PreconnectPolicy { per_upstream_preconnect_ratio, predictive_preconnect_ratio, preconnect_enabled_metadata } =
+        message;
+    refuse!(preconnect_enabled_metadata);
+    Ok(Preconnect {
+        per_upstream: per_upstream_preconnect_ratio.map_or(1.0, |ratio| ratio.value),
+        predictive: predictive_preconnect_ratio.map_or(1.0, |ratio| ratio.value),
+    })
+}

@@ -1,0 +1,385 @@
+//! HTTP filters and what routes say about them.
+
+use super::{
+    Refusal,
+    any::{At, Decoded, bool_or, duration, header_name, header_value, refuse, type_name, u32_or, unpack},
+    header, matcher,
+};
+use crate::{
+    config::{
+        Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
+        HeaderChanges, HeaderMutationFilter, HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
+    },
+    filter::TokenBucket,
+    time::millis,
+};
+use prost::{Message as _, Name as _};
+use std::{collections::HashMap, sync::Arc};
+use tombolo_controlplane_api::xds::{
+    envoy::{
+        config::{core::v3::RuntimeFractionalPercent, route::v3::FilterConfig},
+        extensions::filters::{
+            common::fault::v3 as common,
+            http::{
+                cors::v3 as cors, dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
+                grpc_web::v3 as web, header_mutation::v3 as mutation, local_ratelimit::v3 as limit,
+                router::v3 as router,
+            },
+            network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
+        },
+        r#type::v3::FractionalPercent,
+    },
+    google::protobuf::Any,
+};
+
+/// Name of the filter that counts with mesh labels.
+const MESH_STATS: &str = "istio.stats";
+
+/// A configuration as a struct, with the name of its real type (`udpa.type.v1` and `xds.type.v3` alike). Only the name is read.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+}
+
+/// The type of a configuration, within a struct or not.
+pub(super) fn inner_type(config: &Any) -> String {
+    let name = type_name(config);
+    let in_struct = matches!(name, "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct");
+    let inner = in_struct.then(|| TypedStruct::decode(&*config.value).ok()).flatten().map(|inner| inner.type_url);
+    let url = inner.unwrap_or_else(|| name.to_owned());
+    url.rsplit_once('/').map_or(url.clone(), |(_, name)| name.to_owned())
+}
+
+/// The filters of a connection manager. Unknown ones that are optional are left out.
+pub(super) fn chain(list: Vec<hcm::HttpFilter>) -> Decoded<Box<[HttpFilter]>> {
+    let mut filters: Vec<HttpFilter> = Vec::with_capacity(list.len());
+    let last = list.len().saturating_sub(1);
+    for (at, filter) in list.into_iter().enumerate() {
+        let Some(filter) = one(filter).nth("http_filters", at)? else { continue };
+        let terminal = matches!(filter.kind, HttpFilterKind::Router(_));
+        if terminal != (at == last) {
+            return Err(Refusal::new(
+                format!("http_filters[{at}]"),
+                "the router must be the last filter, and only there",
+            ));
+        }
+        filters.push(filter);
+    }
+    if !matches!(filters.last().map(|filter| &filter.kind), Some(HttpFilterKind::Router(_))) {
+        return Err(Refusal::new("http_filters", "no router at the end"));
+    }
+    Ok(filters.into())
+}
+
+fn one(message: hcm::HttpFilter) -> Decoded<Option<HttpFilter>> {
+    let hcm::HttpFilter { name, is_optional, disabled, config_type } = message;
+    let config = match config_type {
+        Some(ConfigType::TypedConfig(config)) => config,
+        Some(ConfigType::ConfigDiscovery(_)) if is_optional => return Ok(None),
+        Some(ConfigType::ConfigDiscovery(_)) => return Err(Refusal::unsupported(format!("{name}.config_discovery"))),
+        None => return Err(Refusal::new(format!("{name}.typed_config"), "missing")),
+    };
+    let kind = match known(&name, &config).at("typed_config")? {
+        Some(kind) => kind,
+        None if is_optional => return Ok(None),
+        None => return Err(Refusal::unsupported(format!("{name} ({})", inner_type(&config)))),
+    };
+    Ok(Some(HttpFilter { name: name.into(), disabled, kind }))
+}
+
+/// `None` for filters that we do not have.
+fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>> {
+    let kind = type_name(config);
+    Ok(Some(if name == MESH_STATS || inner_type(config) == "stats.PluginConfig" {
+        HttpFilterKind::MeshStats
+    } else if kind == router::Router::full_name() {
+        HttpFilterKind::Router(router_filter(unpack(config)?)?)
+    } else if kind == fault::HttpFault::full_name() {
+        HttpFilterKind::Fault(Arc::new(fault_filter(unpack(config)?)?))
+    } else if kind == cors::Cors::full_name() {
+        HttpFilterKind::Cors
+    } else if kind == limit::LocalRateLimit::full_name() {
+        HttpFilterKind::LocalRateLimit(Arc::new(rate_limit(unpack(config)?)?))
+    } else if kind == mutation::HeaderMutation::full_name() {
+        HttpFilterKind::HeaderMutation(Arc::new(mutations(unpack(config)?)?))
+    } else if kind == forward::FilterConfig::full_name() {
+        forward_proxy(unpack(config)?)?;
+        HttpFilterKind::DynamicForwardProxy
+    } else if kind == stats::FilterConfig::full_name() {
+        HttpFilterKind::GrpcStats
+    } else if kind == web::GrpcWeb::full_name() {
+        HttpFilterKind::GrpcWeb
+    } else {
+        return Ok(None);
+    }))
+}
+
+fn router_filter(message: router::Router) -> Decoded<RouterFilter> {
+    let router::Router {
+        dynamic_stats,
+        start_child_span,
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+        upstream_http_filters,
+        reject_connect_request_early_data,
+    } = message;
+    // Of statistics and spans nothing depends on these.
+    let _ = (dynamic_stats, start_child_span, upstream_log_options, reject_connect_request_early_data);
+    refuse!(upstream_log, upstream_http_filters);
+    let strict = strict_check_headers.iter().enumerate().map(|(at, n)| header_name(n).nth("strict_check_headers", at));
+    Ok(RouterFilter {
+        suppress_envoy_headers,
+        respect_expected_timeout: respect_expected_rq_timeout,
+        suppress_grpc_failure_codes: suppress_grpc_request_failure_code_stats,
+        strict_check_headers: strict.collect::<Decoded<_>>()?,
+    })
+}
+
+fn forward_proxy(message: forward::FilterConfig) -> Decoded<()> {
+    let forward::FilterConfig { save_upstream_address, allow_dynamic_host_from_filter_state, implementation_specifier } =
+        message;
+    // Upstream addresses are always known to the access log here.
+    let _ = save_upstream_address;
+    refuse!(allow_dynamic_host_from_filter_state);
+    match implementation_specifier {
+        Some(forward::filter_config::ImplementationSpecifier::SubClusterConfig(_)) => {
+            Err(Refusal::unsupported("sub_cluster_config"))
+        }
+        Some(forward::filter_config::ImplementationSpecifier::DnsCacheConfig(_)) => Ok(()),
+        None => Err(Refusal::new("dns_cache_config", "missing")),
+    }
+}
+
+fn percentage(value: Option<FractionalPercent>) -> Fraction {
+    matcher::share(&value.unwrap_or_default(), "")
+}
+
+fn fault_filter(message: fault::HttpFault) -> Decoded<Fault> {
+    let fault::HttpFault {
+        delay,
+        abort,
+        upstream_cluster,
+        headers,
+        downstream_nodes,
+        max_active_faults,
+        response_rate_limit,
+        delay_percent_runtime,
+        abort_percent_runtime,
+        delay_duration_runtime,
+        abort_http_status_runtime,
+        max_active_faults_runtime,
+        response_rate_limit_percent_runtime,
+        abort_grpc_status_runtime,
+        disable_downstream_cluster_stats,
+        filter_metadata,
+    } = message;
+    refuse!(delay_percent_runtime, abort_percent_runtime, delay_duration_runtime, abort_http_status_runtime);
+    refuse!(max_active_faults_runtime, response_rate_limit_percent_runtime, abort_grpc_status_runtime, filter_metadata);
+    let _ = disable_downstream_cluster_stats;
+    Ok(Fault {
+        delay: delay.map(fault_delay).transpose().at("delay")?,
+        abort: abort.map(fault_abort).transpose().at("abort")?,
+        response_rate: response_rate_limit.map(fault_rate).transpose().at("response_rate_limit")?,
+        upstream_cluster: upstream_cluster.into(),
+        headers: matcher::headers(headers, "headers")?,
+        downstream_nodes: super::any::texts(&downstream_nodes),
+        max_active: max_active_faults.map(|most| most.value),
+    })
+}
+
+fn fault_delay(message: common::FaultDelay) -> Decoded<Delay> {
+    use common::fault_delay::FaultDelaySecifier as S;
+    let kind = match message.fault_delay_secifier {
+        Some(S::FixedDelay(fixed)) => DelayKind::Fixed(duration(&fixed).at("fixed_delay")?),
+        Some(S::HeaderDelay(_)) => DelayKind::Header,
+        None => return Err(Refusal::new("fault_delay_secifier", "missing")),
+    };
+    Ok(Delay { kind, share: percentage(message.percentage) })
+}
+
+fn fault_abort(message: fault::FaultAbort) -> Decoded<Abort> {
+    use fault::fault_abort::ErrorType as E;
+    let fault::FaultAbort { percentage: share, response_body, error_type } = message;
+    refuse!(response_body);
+    let kind = match error_type {
+        Some(E::HttpStatus(status)) => {
+            let status = u16::try_from(status).ok().filter(|status| (200..600).contains(status));
+            AbortKind::Http(status.ok_or_else(|| Refusal::new("http_status", "not a status from 200 to 599"))?)
+        }
+        Some(E::GrpcStatus(status)) => AbortKind::Grpc(status),
+        Some(E::HeaderAbort(_)) => AbortKind::Header,
+        None => return Err(Refusal::new("error_type", "missing")),
+    };
+    Ok(Abort { kind, share: percentage(share) })
+}
+
+fn fault_rate(message: common::FaultRateLimit) -> Decoded<FaultRate> {
+    use common::fault_rate_limit::LimitType as L;
+    let kbps = match message.limit_type {
+        Some(L::FixedLimit(fixed)) if fixed.limit_kbps > 0 => Some(fixed.limit_kbps),
+        Some(L::FixedLimit(_)) => return Err(Refusal::new("fixed_limit.limit_kbps", "0")),
+        Some(L::HeaderLimit(_)) => None,
+        None => return Err(Refusal::new("limit_type", "missing")),
+    };
+    Ok(FaultRate { kbps, share: percentage(message.percentage) })
+}
+
+fn cors_policy(message: cors::CorsPolicy) -> Decoded<Cors> {
+    let cors::CorsPolicy {
+        allow_origin_string_match,
+        allow_methods,
+        allow_headers,
+        expose_headers,
+        max_age,
+        allow_credentials,
+        filter_enabled,
+        shadow_enabled,
+        allow_private_network_access,
+        forward_not_matching_preflights,
+    } = message;
+    let value =
+        |text: String, field: &str| if text.is_empty() { Ok(None) } else { header_value(&text).at(field).map(Some) };
+    // With only a shadow share the filter judges but does not act.
+    let enabled = match (filter_enabled, &shadow_enabled) {
+        (None, Some(_)) => Fraction { numerator: 0, ..Fraction::always() },
+        (enabled, _) => share(enabled, Fraction::always()),
+    };
+    Ok(Cors {
+        allow_origins: matcher::strings(allow_origin_string_match, "allow_origin_string_match")?,
+        allow_methods: value(allow_methods, "allow_methods")?,
+        allow_headers: value(allow_headers, "allow_headers")?,
+        expose_headers: value(expose_headers, "expose_headers")?,
+        max_age: value(max_age, "max_age")?,
+        allow_credentials: bool_or(allow_credentials, false),
+        allow_private_network: bool_or(allow_private_network_access, false),
+        forward_not_matching_preflights: bool_or(forward_not_matching_preflights, true),
+        enabled,
+        shadow: matcher::runtime_share(shadow_enabled, None),
+    })
+}
+
+fn share(value: Option<RuntimeFractionalPercent>, default: Fraction) -> Fraction {
+    matcher::runtime_share(value, Some(default.clone())).unwrap_or(default)
+}
+
+fn rate_limit(message: limit::LocalRateLimit) -> Decoded<LocalRateLimit> {
+    let limit::LocalRateLimit {
+        stat_prefix,
+        status,
+        token_bucket,
+        filter_enabled,
+        filter_enforced,
+        request_headers_to_add_when_not_enforced,
+        response_headers_to_add,
+        descriptors,
+        stage,
+        local_rate_limit_per_downstream_connection,
+        local_cluster_rate_limit,
+        enable_x_ratelimit_headers,
+        vh_rate_limits,
+        always_consume_default_token_bucket,
+        rate_limited_as_resource_exhausted,
+        rate_limits,
+        max_dynamic_descriptors,
+        enable_retry_after_header,
+    } = message;
+    refuse!(request_headers_to_add_when_not_enforced, descriptors, stage, local_cluster_rate_limit, rate_limits);
+    refuse!(enable_x_ratelimit_headers, local_rate_limit_per_downstream_connection, enable_retry_after_header);
+    // These say how descriptors are used, of which there are none.
+    let _ = (vh_rate_limits, always_consume_default_token_bucket, max_dynamic_descriptors);
+    let bucket = token_bucket.ok_or_else(|| Refusal::new("token_bucket", "missing"))?;
+    let interval =
+        bucket.fill_interval.as_ref().ok_or_else(|| Refusal::new("token_bucket.fill_interval", "missing"))?;
+    let interval = millis(duration(interval).at("token_bucket.fill_interval")?);
+    // Without a word on the share Envoy does nothing.
+    let never = Fraction { numerator: 0, ..Fraction::always() };
+    let status = status.map_or(429, |status| status.code);
+    Ok(LocalRateLimit {
+        stat_prefix: stat_prefix.into(),
+        bucket: Arc::new(TokenBucket::new(bucket.max_tokens, u32_or(bucket.tokens_per_fill, 1), interval)),
+        enabled: share(filter_enabled, never.clone()),
+        enforced: share(filter_enforced, never),
+        status: u16::try_from(status).ok().filter(|status| *status >= 400).unwrap_or(429),
+        response_headers: header::changes(response_headers_to_add, &[], "response_headers_to_add", "")?,
+        per_connection: false,
+        limit_headers: false,
+        grpc_resource_exhausted: rate_limited_as_resource_exhausted,
+    })
+}
+
+fn mutations(message: mutation::HeaderMutation) -> Decoded<HeaderMutationFilter> {
+    let mutation::HeaderMutation { mutations, most_specific_header_mutations_wins } = message;
+    let (request, response) = mutation_lists(mutations.unwrap_or_default()).at("mutations")?;
+    Ok(HeaderMutationFilter { request, response, most_specific_wins: most_specific_header_mutations_wins })
+}
+
+fn mutation_lists(message: mutation::Mutations) -> Decoded<(HeaderChanges, HeaderChanges)> {
+    let mutation::Mutations {
+        request_mutations,
+        query_parameter_mutations,
+        response_mutations,
+        response_trailers_mutations,
+        request_trailers_mutations,
+    } = message;
+    refuse!(query_parameter_mutations, response_trailers_mutations, request_trailers_mutations);
+    let request = header::mutations(request_mutations, "request_mutations")?;
+    Ok((request, header::mutations(response_mutations, "response_mutations")?))
+}
+
+/// What a route says about filters, sorted by name.
+pub(super) fn overrides(map: HashMap<String, Any>) -> Decoded<FilterOverrides> {
+    let mut all = Vec::with_capacity(map.len());
+    for (name, config) in map {
+        let place = format!("typed_per_filter_config[{name}]");
+        if let Some(value) = override_of(&config, false).at(&place)? {
+            all.push((Arc::from(name), value));
+        }
+    }
+    all.sort_by(|a: &(Arc<str>, _), b| a.0.cmp(&b.0));
+    Ok(all.into())
+}
+
+fn override_of(config: &Any, optional: bool) -> Decoded<Option<FilterOverride>> {
+    let kind = type_name(config);
+    Ok(Some(if kind == FilterConfig::full_name() {
+        let FilterConfig { config, is_optional, disabled } = unpack(config)?;
+        match config {
+            _ if disabled => FilterOverride::Off,
+            None => FilterOverride::On,
+            Some(inner) if type_name(&inner) == FilterConfig::full_name() => {
+                return Err(Refusal::unsupported("config"));
+            }
+            Some(inner) => return override_of(&inner, is_optional),
+        }
+    } else if kind == fault::HttpFault::full_name() {
+        FilterOverride::Fault(Arc::new(fault_filter(unpack(config)?)?))
+    } else if kind == cors::CorsPolicy::full_name() {
+        FilterOverride::Cors(Arc::new(cors_policy(unpack(config)?)?))
+    } else if kind == limit::LocalRateLimit::full_name() {
+        FilterOverride::LocalRateLimit(Arc::new(rate_limit(unpack(config)?)?))
+    } else if kind == mutation::HeaderMutationPerRoute::full_name() {
+        let message: mutation::HeaderMutationPerRoute = unpack(config)?;
+        let (request, response) = mutation_lists(message.mutations.unwrap_or_default()).at("mutations")?;
+        FilterOverride::HeaderMutation(Arc::new(HeaderMutationFilter { request, response, most_specific_wins: false }))
+    } else if kind == forward::PerRouteConfig::full_name() {
+        let message: forward::PerRouteConfig = unpack(config)?;
+        match message.host_rewrite_specifier {
+            Some(forward::per_route_config::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+                FilterOverride::ForwardHost(host.into())
+            }
+            Some(forward::per_route_config::HostRewriteSpecifier::HostRewriteHeader(name)) => {
+                FilterOverride::ForwardHostHeader(header_name(&name).at("host_rewrite_header")?)
+            }
+            None => FilterOverride::On,
+        }
+    } else if optional {
+        return Ok(None);
+    } else {
+        return Err(Refusal::unsupported(inner_type(config)));
+    }))
+}

@@ -1,0 +1,304 @@
+//! Active checks, circuit breakers and outlier detection.
+
+use super::{
+    Refusal,
+    any::{At, Decoded, bool_or, duration, opt_duration, refuse, structure, u32_or},
+    header,
+};
+use crate::config::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
+use bytes::Bytes;
+use std::time::Duration;
+use tombolo_controlplane_api::xds::envoy::{
+    config::{
+        cluster::v3::{self as pb, circuit_breakers::Thresholds},
+        core::v3::{
+            self as core, RequestMethod,
+            health_check::{self as hc, HealthChecker, payload::Payload},
+        },
+    },
+    r#type::v3::{CodecClientType, Int64Range},
+};
+
+pub(super) fn check(message: core::HealthCheck) -> Decoded<HealthCheck> {
+    let core::HealthCheck {
+        timeout,
+        interval,
+        initial_jitter,
+        interval_jitter,
+        interval_jitter_percent,
+        unhealthy_threshold,
+        healthy_threshold,
+        alt_port,
+        reuse_connection,
+        no_traffic_interval,
+        no_traffic_healthy_interval,
+        unhealthy_interval,
+        unhealthy_edge_interval,
+        healthy_edge_interval,
+        event_log_path,
+        event_logger,
+        event_service,
+        always_log_health_check_failures,
+        always_log_health_check_success,
+        tls_options,
+        transport_socket_match_criteria,
+        health_checker,
+    } = message;
+    refuse!(
+        alt_port,
+        no_traffic_healthy_interval,
+        unhealthy_edge_interval,
+        healthy_edge_interval,
+        event_service,
+        tls_options
+    );
+    // Where events are logged changes nothing about the checks; ours go to the log.
+    let _ = (event_log_path, event_logger, always_log_health_check_failures, always_log_health_check_success);
+    let needed =
+        |value: Option<&_>, field: &str| opt_duration(value, field)?.ok_or_else(|| Refusal::new(field, "missing"));
+    let interval = needed(interval.as_ref(), "interval")?;
+    let threshold = |value: Option<_>, field: &str| match u32_or(value, 0) {
+        0 => Err(Refusal::new(field, "missing or 0")),
+        count => Ok(count),
+    };
+    let checker = health_checker.ok_or_else(|| Refusal::new("health_checker", "missing"))?;
+    Ok(HealthCheck {
+        kind: kind(checker)?,
+        timeout: needed(timeout.as_ref(), "timeout")?,
+        interval,
+        no_traffic_interval: opt_duration(no_traffic_interval.as_ref(), "no_traffic_interval")?
+            .unwrap_or(Duration::from_secs(60)),
+        unhealthy_interval: opt_duration(unhealthy_interval.as_ref(), "unhealthy_interval")?.unwrap_or(interval),
+        jitter: opt_duration(interval_jitter.as_ref(), "interval_jitter")?.unwrap_or_default(),
+        jitter_percent: interval_jitter_percent,
+        initial_jitter: opt_duration(initial_jitter.as_ref(), "initial_jitter")?.unwrap_or_default(),
+        unhealthy_threshold: threshold(unhealthy_threshold, "unhealthy_threshold")?,
+        healthy_threshold: threshold(healthy_threshold, "healthy_threshold")?,
+        reuse_connection: bool_or(reuse_connection, true),
+        transport_criteria: transport_socket_match_criteria
+            .map(|criteria| structure(&criteria, 0))
+            .transpose()
+            .at("transport_socket_match_criteria")?,
+    })
+}
+
+fn kind(checker: HealthChecker) -> Decoded<HealthCheckKind> {
+    match checker {
+        HealthChecker::HttpHealthCheck(check) => http(check).at("http_health_check"),
+        HealthChecker::TcpHealthCheck(check) => tcp(check).at("tcp_health_check"),
+        HealthChecker::GrpcHealthCheck(check) => {
+            if !check.initial_metadata.is_empty() {
+                return Err(Refusal::unsupported("grpc_health_check.initial_metadata"));
+            }
+            Ok(HealthCheckKind::Grpc { service: check.service_name.into(), authority: check.authority.into() })
+        }
+        HealthChecker::CustomHealthCheck(check) => {
+            Err(Refusal::unsupported(format!("custom_health_check {}", check.name)))
+        }
+    }
+}
+
+fn http(message: hc::HttpHealthCheck) -> Decoded<HealthCheckKind> {
+    let (method, http2) = (message.method(), message.codec_client_type() == CodecClientType::Http2);
+    if message.codec_client_type() == CodecClientType::Http3 {
+        return Err(Refusal::unsupported("codec_client_type HTTP3"));
+    }
+    let hc::HttpHealthCheck {
+        host,
+        path,
+        send,
+        receive,
+        response_buffer_size,
+        request_headers_to_add,
+        request_headers_to_remove,
+        expected_statuses,
+        retriable_statuses,
+        codec_client_type: _,
+        service_name_matcher,
+        method: _,
+    } = message;
+    refuse!(send, receive, service_name_matcher);
+    let _ = response_buffer_size;
+    if path.is_empty() {
+        return Err(Refusal::new("path", "missing"));
+    }
+    let headers = header::changes(
+        request_headers_to_add,
+        &request_headers_to_remove,
+        "request_headers_to_add",
+        "request_headers_to_remove",
+    )?;
+    let method = match method {
+        RequestMethod::MethodUnspecified | RequestMethod::Get => ::http::Method::GET,
+        RequestMethod::Head => ::http::Method::HEAD,
+        RequestMethod::Post => ::http::Method::POST,
+        RequestMethod::Put => ::http::Method::PUT,
+        RequestMethod::Delete => ::http::Method::DELETE,
+        RequestMethod::Options => ::http::Method::OPTIONS,
+        RequestMethod::Trace => ::http::Method::TRACE,
+        RequestMethod::Patch => ::http::Method::PATCH,
+        RequestMethod::Connect => return Err(Refusal::new("method", "CONNECT")),
+    };
+    let (expected, retriable) =
+        (ranges(&expected_statuses, "expected_statuses")?, ranges(&retriable_statuses, "retriable_statuses")?);
+    Ok(HealthCheckKind::Http { host: host.into(), path: path.into(), method, http2, expected, retriable, headers })
+}
+
+fn ranges(list: &[Int64Range], field: &str) -> Decoded<Box<[(u16, u16)]>> {
+    let one = |range: &Int64Range| {
+        let (start, end) = (u16::try_from(range.start).ok()?, u16::try_from(range.end).ok()?);
+        (100 <= start && start < end && end <= 600).then_some((start, end))
+    };
+    list.iter().map(|range| one(range).ok_or_else(|| Refusal::new(field, "not a range from 100 to 600"))).collect()
+}
+
+fn tcp(message: hc::TcpHealthCheck) -> Decoded<HealthCheckKind> {
+    let hc::TcpHealthCheck { send, receive, proxy_protocol_config } = message;
+    refuse!(proxy_protocol_config);
+    let bytes = |payload: hc::Payload| match payload.payload {
+        // Text is hexadecimal.
+        Some(Payload::Text(text)) => hexadecimal(&text).ok_or_else(|| Refusal::new("text", "not hexadecimal")),
+        Some(Payload::Binary(bytes)) => Ok(Bytes::from(bytes)),
+        None => Err(Refusal::new("payload", "missing")),
+    };
+    let receive = receive.into_iter().enumerate().map(|(at, payload)| bytes(payload).nth("receive", at));
+    Ok(HealthCheckKind::Tcp {
+        receive: receive.collect::<Decoded<_>>()?,
+        send: send.map(bytes).transpose().at("send")?,
+    })
+}
+
+fn hexadecimal(text: &str) -> Option<Bytes> {
+    if text.len() % 2 != 0 || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+pub(super) fn breakers(message: pb::CircuitBreakers) -> Decoded<CircuitBreakers> {
+    let pb::CircuitBreakers { thresholds, per_host_thresholds } = message;
+    let mut breakers = CircuitBreakers::default();
+    for (at, one) in thresholds.into_iter().enumerate() {
+        let high = is_high(&one).nth("thresholds", at)?;
+        let decoded = threshold(one).nth("thresholds", at)?;
+        if high {
+            breakers.high = decoded;
+        } else {
+            breakers.default = decoded;
+        }
+    }
+    for (at, one) in per_host_thresholds.into_iter().enumerate() {
+        if !is_high(&one).nth("per_host_thresholds", at)? {
+            breakers.per_host_connections = one.max_connections.map(|most| most.value);
+        }
+    }
+    Ok(breakers)
+}
+
+fn is_high(message: &Thresholds) -> Result<bool, String> {
+    match core::RoutingPriority::try_from(message.priority) {
+        Ok(priority) => Ok(priority == core::RoutingPriority::High),
+        Err(_) => Err("priority is not known".to_owned()),
+    }
+}
+
+fn threshold(message: Thresholds) -> Decoded<Threshold> {
+    let Thresholds {
+        priority: _,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = message;
+    let plain = Threshold::default();
+    let budget = match retry_budget {
+        None => None,
+        Some(budget) => {
+            let pb::circuit_breakers::thresholds::RetryBudget {
+                budget_percent,
+                budget_interval,
+                min_retry_concurrency,
+            } = budget;
+            refuse!(budget_interval);
+            Some((budget_percent.map_or(20.0, |percent| percent.value), u32_or(min_retry_concurrency, 3)))
+        }
+    };
+    Ok(Threshold {
+        connections: u32_or(max_connections, plain.connections),
+        pending: u32_or(max_pending_requests, plain.pending),
+        requests: u32_or(max_requests, plain.requests),
+        retries: u32_or(max_retries, plain.retries),
+        pools: u32_or(max_connection_pools, plain.pools),
+        retry_budget: budget,
+        track_remaining,
+    })
+}
+
+pub(super) fn outlier(message: pb::OutlierDetection) -> Decoded<OutlierDetection> {
+    let pb::OutlierDetection {
+        consecutive_5xx,
+        interval,
+        base_ejection_time,
+        max_ejection_percent,
+        enforcing_consecutive_5xx,
+        enforcing_success_rate,
+        success_rate_minimum_hosts,
+        success_rate_request_volume,
+        success_rate_stdev_factor,
+        consecutive_gateway_failure,
+        enforcing_consecutive_gateway_failure,
+        split_external_local_origin_errors,
+        consecutive_local_origin_failure,
+        enforcing_consecutive_local_origin_failure,
+        enforcing_local_origin_success_rate,
+        failure_percentage_threshold,
+        enforcing_failure_percentage,
+        enforcing_failure_percentage_local_origin,
+        failure_percentage_minimum_hosts,
+        failure_percentage_request_volume,
+        max_ejection_time,
+        max_ejection_time_jitter,
+        successful_active_health_check_uneject_host,
+        monitors,
+        always_eject_one_host,
+        detect_degraded_hosts,
+    } = message;
+    refuse!(monitors, detect_degraded_hosts);
+    let time = |value: Option<_>, default: u64, field: &str| match value {
+        Some(value) => duration(&value).at(field),
+        None => Ok(Duration::from_secs(default)),
+    };
+    let base_ejection = time(base_ejection_time, 30, "base_ejection_time")?;
+    Ok(OutlierDetection {
+        consecutive_5xx: u32_or(consecutive_5xx, 5),
+        enforcing_consecutive_5xx: u32_or(enforcing_consecutive_5xx, 100),
+        consecutive_gateway_failure: u32_or(consecutive_gateway_failure, 5),
+        enforcing_consecutive_gateway_failure: u32_or(enforcing_consecutive_gateway_failure, 0),
+        split_external_local_origin: split_external_local_origin_errors,
+        consecutive_local_origin_failure: u32_or(consecutive_local_origin_failure, 5),
+        enforcing_consecutive_local_origin_failure: u32_or(enforcing_consecutive_local_origin_failure, 100),
+        interval: time(interval, 10, "interval")?,
+        base_ejection,
+        max_ejection: match max_ejection_time {
+            Some(most) => duration(&most).at("max_ejection_time")?.max(base_ejection),
+            None => Duration::from_secs(300).max(base_ejection),
+        },
+        max_ejection_jitter: time(max_ejection_time_jitter, 0, "max_ejection_time_jitter")?,
+        max_ejection_percent: u32_or(max_ejection_percent, 10),
+        always_eject_one: bool_or(always_eject_one_host, false),
+        enforcing_success_rate: u32_or(enforcing_success_rate, 100),
+        success_rate_minimum_hosts: u32_or(success_rate_minimum_hosts, 5),
+        success_rate_request_volume: u32_or(success_rate_request_volume, 100),
+        success_rate_stdev_factor: u32_or(success_rate_stdev_factor, 1900),
+        enforcing_local_origin_success_rate: u32_or(enforcing_local_origin_success_rate, 100),
+        failure_percentage_threshold: u32_or(failure_percentage_threshold, 85),
+        enforcing_failure_percentage: u32_or(enforcing_failure_percentage, 0),
+        enforcing_failure_percentage_local_origin: u32_or(enforcing_failure_percentage_local_origin, 0),
+        failure_percentage_minimum_hosts: u32_or(failure_percentage_minimum_hosts, 5),
+        failure_percentage_request_volume: u32_or(failure_percentage_request_volume, 50),
+        uneject_on_healthy_check: bool_or(successful_active_health_check_uneject_host, true),
+    })
+}
