@@ -67,6 +67,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Asks for ordinary pages: an allocator that takes huge ones holds several times the memory of this process, which has
+/// little and touches it seldom.
+fn small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
+}
+
 fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(&flags.config)?;
     if flags.check {
@@ -74,6 +83,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         return Ok(());
     }
     flags.log.start()?;
+    small_pages();
     // One provider for every TLS connection; an earlier choice of the same process stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -136,6 +136,13 @@ impl Admission {
                 proxy.namespace, proxy.service_account
             )));
         }
+        // Proxies are told apart by their ids, so that nobody may take one that looks like a neighbour's.
+        if !proxy.id.split('~').nth(2).is_some_and(|name| name.ends_with(&format!(".{}", proxy.namespace))) {
+            return Err(Status::permission_denied(format!(
+                "the node id {} is not one of namespace {}",
+                proxy.id, proxy.namespace
+            )));
+        }
         Ok(proxy)
     }
 }

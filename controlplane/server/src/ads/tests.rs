@@ -229,6 +229,16 @@ async fn a_proxy_may_only_be_what_its_token_says() {
         outcome
     };
     let bearer = format!("Bearer {token}");
+    // The right namespace in the metadata, but a neighbour's id.
+    let foreign = issuer.sign(
+        None,
+        &claims(|c| {
+            c["sub"] = "system:serviceaccount:prod:reviews".into();
+            c.as_object_mut().unwrap().remove("kubernetes.io");
+        }),
+    );
+    let refused = open(Some(&format!("Bearer {foreign}")), "prod", "reviews").await.unwrap_err();
+    assert!(refused.message().contains("node id"), "{refused}");
     assert_eq!(open(Some(&bearer), "default", "reviews").await.unwrap(), 2);
     for (namespace, account) in [("default", "ratings"), ("prod", "reviews")] {
         let refused = open(Some(&bearer), namespace, account).await.unwrap_err();
