@@ -49,6 +49,7 @@ struct Flags {
 
 /// The program. The first argument is its name, as everywhere.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    small_pages();
     let flags = match Flags::try_parse_from(args) {
         Ok(flags) => flags,
         Err(error) => {
@@ -70,10 +71,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Asks for ordinary pages: an allocator that takes huge ones holds several times the memory of this process, which has
 /// little and touches it seldom.
 fn small_pages() {
+    // Where the kernel refuses, the process is larger and works the same.
     #[cfg(target_os = "linux")]
-    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
-        tracing::debug!(%error, "huge pages stay on");
-    }
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
@@ -83,7 +83,6 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         return Ok(());
     }
     flags.log.start()?;
-    small_pages();
     // One provider for every TLS connection; an earlier choice of the same process stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
