@@ -5,7 +5,8 @@
 use super::{complain, covering, flatten, selects};
 use crate::{
     intent::{
-        Attachment, Destination, Gateway, HttpAction, HttpRule, Intent, Routes, SidecarScope, Target, TcpBackend,
+        Attachment, Destination, Gateway, HttpAction, HttpRule, Intent, PeerAuthentication, Precedence, Routes,
+        SidecarScope, Target, TcpBackend, TrafficPolicy,
     },
     proxy::Role,
     stage::{Reader, ServiceHead},
@@ -26,7 +27,8 @@ pub fn check(reader: &Reader<'_>, object: &ObjectRef) -> Checked {
         Intent::Destination(destination) => check_destination(reader, destination, &mut found),
         Intent::Gateway(gateway) => check_gateway(reader, gateway, &mut found),
         Intent::Sidecar(scope) => check_sidecar(reader, scope, &mut found),
-        Intent::PeerAuthentication(_) | Intent::Mesh(_) | Intent::Secret(_) => {}
+        Intent::PeerAuthentication(policy) => check_peer(reader, policy, &mut found),
+        Intent::Mesh(_) | Intent::Secret(_) => {}
     }
     found.sort();
     found.dedup();
@@ -106,8 +108,8 @@ fn check_hosts(reader: &Reader<'_>, routes: &Routes, found: &mut Checked) {
         return;
     }
     for host in &routes.hosts {
-        let others = reader.mesh_routes(host).take_while(|other| other.meta.object != routes.meta.object);
-        let older = others.filter(|other| other.precedence == crate::intent::Precedence::ObjectOrder).next();
+        let mut others = reader.mesh_routes(host).take_while(|other| other.meta.object != routes.meta.object);
+        let older = others.find(|other| other.precedence == Precedence::ObjectOrder);
         if let Some(older) = older {
             let text = format!(
                 "{} is older and already routes {host} in the mesh; these routes are not in force for it",
@@ -155,14 +157,26 @@ fn check_target(
         _ => {}
     }
     let Some(subset) = &target.subset else { return };
-    let declared = covering(&service.key.host).any(|pattern| {
-        let mut list = reader.destinations(&pattern);
-        list.any(|d| d.export_to.includes(namespace) && d.subsets.iter().any(|s| s.name == *subset))
-    });
+    let declared = declares(reader, namespace, service, subset);
     if !declared {
         let text = format!("no DestinationRule for {} declares subset {subset:?}; its requests get 503", target.host);
         found.push(complain(Severity::Error, "UNKNOWN_SUBSET", object, format!("{field}.subset"), text));
     }
+}
+
+/// Whether the destination that clients in the namespace use declares the subset. Those of the client's namespace hide the owner's,
+/// and those hide the root namespace's.
+fn declares(reader: &Reader<'_>, namespace: &Namespace, service: &ServiceHead, subset: &str) -> bool {
+    for home in [namespace, &service.key.namespace, &reader.mesh().root_namespace] {
+        for pattern in covering(&service.key.host) {
+            let usable = |d: &&Arc<Destination>| d.meta.namespace == *home && d.export_to.includes(namespace);
+            let list: Vec<&Arc<Destination>> = reader.destinations(&pattern).filter(usable).collect();
+            if !list.is_empty() {
+                return list.iter().any(|d| d.subsets.iter().any(|s| s.name == *subset));
+            }
+        }
+    }
+    false
 }
 
 /// Any service that a client in the namespace may mean by the host.
@@ -179,6 +193,19 @@ fn check_destination(reader: &Reader<'_>, destination: &Destination, found: &mut
     for (at, subset) in destination.subsets.iter().enumerate().filter(|(_, subset)| !names.insert(&subset.name)) {
         let text = format!("subset {:?} is declared above; this one is not in force", subset.name);
         found.push(complain(Severity::Error, "DUPLICATE_SUBSET", object, format!("spec.subsets[{at}]"), text));
+    }
+    let same = reader.destinations(&destination.host).take_while(|older| older.meta.object != *object);
+    let rival = |older: &&Arc<Destination>| {
+        let same_place = older.meta.namespace == destination.meta.namespace
+            && older.workload_selector == destination.workload_selector;
+        same_place && older.policy != TrafficPolicy::default()
+    };
+    if let Some(older) = same.filter(|_| destination.policy != TrafficPolicy::default()).find(rival) {
+        let text = format!(
+            "{} is older and has a policy for {}; the one here is not in force, its subsets are",
+            older.meta.object, destination.host
+        );
+        found.push(complain(Severity::Warning, "POLICY_CONFLICT", object, "spec.trafficPolicy", text));
     }
     if destination.host.is_wildcard() {
         return;
@@ -205,7 +232,7 @@ fn check_gateway(reader: &Reader<'_>, gateway: &Gateway, found: &mut Checked) {
     let object = &gateway.meta.object;
     let selected =
         |proxy: &Arc<crate::proxy::Proxy>| proxy.role == Role::Router && selects(&gateway.selector, &proxy.labels);
-    if !reader.proxies().any(|proxy| selected(proxy)) {
+    if !reader.proxies().any(selected) {
         let text = "no connected gateway has these labels";
         found.push(complain(Severity::Info, "SELECTOR_MATCHES_NOTHING", object, "spec.selector", text));
     }
@@ -236,5 +263,17 @@ fn check_sidecar(reader: &Reader<'_>, scope: &SidecarScope, found: &mut Checked)
             older.meta.object
         );
         found.push(complain(Severity::Error, "SIDECAR_CONFLICT", &scope.meta.object, "", text));
+    }
+}
+
+fn check_peer(reader: &Reader<'_>, policy: &PeerAuthentication, found: &mut Checked) {
+    let whole = |p: &PeerAuthentication| p.selector.as_ref().is_none_or(tombolo_federation_model::Labels::is_empty);
+    let older = reader.peer_authentications(&policy.meta.namespace).find(|p| whole(p));
+    if let Some(older) = older.filter(|older| whole(policy) && older.meta.object != policy.meta.object) {
+        let text = format!(
+            "{} is older and already holds for the whole namespace; this one is not in force",
+            older.meta.object
+        );
+        found.push(complain(Severity::Error, "POLICY_CONFLICT", &policy.meta.object, "", text));
     }
 }

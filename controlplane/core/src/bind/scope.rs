@@ -94,9 +94,9 @@ impl Audience {
     /// Whether the sidecar scope imports a host of a namespace.
     #[must_use]
     pub fn imports_host(&self, namespace: &Namespace, host: &Host) -> bool {
-        self.imports
-            .as_ref()
-            .is_none_or(|list| list.iter().any(|import| self.from_here(import, namespace) && import.host.covers(host)))
+        self.imports.as_ref().is_none_or(|list| {
+            list.iter().any(|import| self.names_origin(import, namespace) && import.host.covers(host))
+        })
     }
 
     /// Whether routes of the mesh are in force for the class: exported to it, and imported by it.
@@ -105,13 +105,13 @@ impl Audience {
         let imported = || {
             self.imports.as_ref().is_none_or(|list| {
                 let fits = |import: &EgressImport| routes.hosts.iter().any(|host| import.host.overlaps(host));
-                list.iter().any(|import| self.from_here(import, &routes.meta.namespace) && fits(import))
+                list.iter().any(|import| self.names_origin(import, &routes.meta.namespace) && fits(import))
             })
         };
         routes.export_to.includes(&self.namespace) && imported()
     }
 
-    fn from_here(&self, import: &EgressImport, namespace: &Namespace) -> bool {
+    fn names_origin(&self, import: &EgressImport, namespace: &Namespace) -> bool {
         match &import.namespace {
             ImportFrom::Any => true,
             ImportFrom::Own => *namespace == self.namespace,

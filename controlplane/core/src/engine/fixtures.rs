@@ -323,6 +323,12 @@ pub(super) fn crossing(network: &str, address: &str) -> Item {
 /// Reviews v1 in east and v2 in west, split 80 to 20; ratings in both.
 pub(super) fn shop() -> Mesh {
     let mut mesh = Mesh::new();
+    fill_shop(&mut mesh);
+    mesh
+}
+
+/// Fills a mesh with the shop.
+pub(super) fn fill_shop(mesh: &mut Mesh) {
     for cluster in ["east", "west"] {
         mesh.service(cluster, "reviews", &[(9080, Protocol::Http)]);
         mesh.service(cluster, "ratings", &[(9080, Protocol::Http)]);
@@ -340,5 +346,4 @@ pub(super) fn shop() -> Mesh {
         (TrustDomain::parse("east.local").unwrap(), vec![vec![1, 2, 3]]),
         (TrustDomain::parse("west.local").unwrap(), vec![vec![4, 5, 6]]),
     ])));
-    mesh
 }

@@ -9,6 +9,10 @@ mod outputs;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod kitchen;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod show;
 #[cfg(test)]
 mod tests;
@@ -129,11 +133,10 @@ impl Engine {
             computed,
             ..Step::default()
         };
-        if computed > 0 || !changes.is_empty() {
-            let diagnostics = self.collect_diagnostics();
-            step.diagnostics_changed = diagnostics != self.diagnostics;
-            self.diagnostics = diagnostics;
-        }
+        // The registry's complaints may change while what it makes of the definitions does not.
+        let diagnostics = self.collect_diagnostics();
+        step.diagnostics_changed = diagnostics != self.diagnostics;
+        self.diagnostics = diagnostics;
         step
     }
 

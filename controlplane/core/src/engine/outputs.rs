@@ -208,6 +208,9 @@ impl Outputs {
             let (role, new) =
                 result.flatten().map_or((Role::Router, None), |(role, scope)| (role, Some(Arc::new(scope))));
             let old = world.scopes.row(&id).cloned();
+            if old == new {
+                continue;
+            }
             let services = |scope: &Option<Arc<bind::Scope>>| {
                 let keys = scope.iter().flat_map(|scope| scope.services.values());
                 keys.map(|key| (id, key.clone())).collect::<Vec<_>>()

@@ -44,6 +44,7 @@ impl Meta {
 
 /// One object's meaning. A closed list: adding a kind makes the compiler name the places.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // held behind an `Arc` wherever it is kept
 pub enum Intent {
     /// Listeners of gateways.
     Gateway(Gateway),

@@ -15,3 +15,6 @@ pub use reader::{Dep, Reader};
 pub use run::Stage;
 pub use table::Table;
 pub use world::{AudienceId, Bundles, ProxyId, ServedHere, ServiceHead, VhostKey, World};
+
+#[cfg(test)]
+mod tests;

@@ -5,18 +5,18 @@ use super::{
     cluster_tls::{self, Peer},
     encode::{self, Tree},
     endpoint::written_out,
-    fixed, names,
-    pb::{ads, any, duration, uint},
-    policy,
-    wire::{cluster, core, upstream_http},
+    fixed, http_options, names,
+    pb::ads,
+    policy, secret,
+    wire::cluster,
 };
 use crate::{
     bind::{EffectiveDestination, View, complain, destination},
-    intent::{Algorithm, ConnectionPool, Subset, TrafficPolicy},
+    intent::{Algorithm, ClientTlsMode, ConnectionPool, NamedRef, Subset, TrafficPolicy},
     proxy::Role,
     stage::ServiceHead,
 };
-use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 use tombolo_federation_model::{Protocol, Resolution, Scope, ServiceKey, ServicePort, Severity};
 use tombolo_federation_sync::Resource;
 
@@ -77,10 +77,15 @@ impl One<'_, '_> {
     fn cluster(&self, complaints: &mut Vec<tombolo_federation_model::Diagnostic>) -> Arc<Resource> {
         let name = names::outbound(self.port.number, self.subset_name(), &self.service.key.host);
         let policy = self.policy();
+        if let Some(missing) = self.missing_credential(&policy) {
+            complaints.extend(missing);
+            return encode::cluster(&fixed::empty(&name), &self.metadata());
+        }
         let mut cluster = self.discovery(&name, &policy);
         let pool = policy.connection_pool.clone().unwrap_or_default();
         let http2 = speaks_http2(self.port.protocol, &pool);
-        if cluster.lb_policy != i32::from(cluster::cluster::LbPolicy::ClusterProvided) {
+        let dynamic = cluster.lb_policy == i32::from(cluster::cluster::LbPolicy::ClusterProvided);
+        if !dynamic {
             let mesh = self.view.reader.mesh();
             policy::apply(&policy, &mesh.locality, mesh.connect_timeout, &mut cluster);
         } else {
@@ -91,13 +96,46 @@ impl One<'_, '_> {
             cluster.connect_timeout = limits.connect_timeout;
         }
         if http_like(self.port.protocol) {
-            cluster.typed_extension_protocol_options = http_options(&pool, http2, &policy);
+            let repeats = pool.use_client_protocol && (dynamic || policy.tls.is_some() || !self.automatic());
+            cluster.typed_extension_protocol_options = http_options::of(&pool, http2, repeats, dynamic);
         }
-        cluster_tls::apply(&policy, &self.peer(http2), &mut cluster);
+        let peer = self.peer(http2);
+        cluster_tls::apply(&policy, &Peer { automatic: peer.automatic && !dynamic, ..peer }, &mut cluster);
         if pool.use_client_protocol && policy.tls.is_none() && self.automatic() {
             self.note_client_protocol(complaints);
         }
         encode::cluster(&cluster, &self.metadata())
+    }
+
+    /// Complaints, when the policy wants a certificate that the proxies cannot get. Without it there is no upstream: a proxy would
+    /// wait for the secret with everything, and plaintext is not what was asked for.
+    fn missing_credential(&self, policy: &TrafficPolicy) -> Option<Vec<tombolo_federation_model::Diagnostic>> {
+        let name = policy.tls.as_ref()?.credential.as_ref()?;
+        let secret = NamedRef { namespace: self.view.audience.namespace.clone(), name: name.clone() };
+        let mutual = policy.tls.as_ref().is_some_and(|tls| tls.mode == ClientTlsMode::Mutual);
+        let gateway = self.view.audience.role == Role::Router;
+        let certificate = !mutual || secret::usable(self.view, &secret).is_some();
+        let roots =
+            policy.tls.as_ref().is_some_and(|tls| tls.insecure) || secret::usable_roots(self.view, &secret).is_some();
+        if gateway && certificate && roots {
+            return None;
+        }
+        let text = if gateway {
+            format!(
+                "secret {}/{name} is missing, or has not the certificate, key and roots that are needed; its requests get 503",
+                secret.namespace
+            )
+        } else {
+            "only gateways are given secrets by name; at sidecars name files instead; its requests get 503".to_owned()
+        };
+        let field = "spec.trafficPolicy.tls.credentialName";
+        Some(
+            self.effective
+                .objects
+                .iter()
+                .map(|object| complain(Severity::Warning, "UNUSABLE_SECRET", object, field, text.as_str()))
+                .collect(),
+        )
     }
 
     fn note_client_protocol(&self, complaints: &mut Vec<tombolo_federation_model::Diagnostic>) {
@@ -212,65 +250,4 @@ pub(super) fn http_like(protocol: Protocol) -> bool {
 
 fn speaks_http2(protocol: Protocol, pool: &ConnectionPool) -> bool {
     protocol.is_http2() || (http_like(protocol) && pool.h2_upgrade == Some(true))
-}
-
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-
-fn http_options(
-    pool: &ConnectionPool,
-    http2: bool,
-    policy: &TrafficPolicy,
-) -> HashMap<String, tombolo_controlplane_api::xds::google::protobuf::Any> {
-    use upstream_http::http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
-    };
-    let http2_options = core::Http2ProtocolOptions {
-        max_concurrent_streams: pool.max_concurrent_streams.and_then(uint),
-        ..Default::default()
-    };
-    let protocol = if pool.use_client_protocol && policy.tls.is_some() {
-        UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-            http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-            http2_protocol_options: Some(http2_options),
-            http3_protocol_options: None,
-        })
-    } else {
-        let config = if http2 {
-            ProtocolConfig::Http2ProtocolOptions(http2_options)
-        } else {
-            ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())
-        };
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
-    };
-    let options = upstream_http::HttpProtocolOptions {
-        common_http_protocol_options: Some(core::HttpProtocolOptions {
-            idle_timeout: pool.http_idle_timeout.map(duration),
-            max_connection_duration: pool.max_connection_duration.map(duration),
-            max_requests_per_connection: pool.max_requests_per_connection.filter(|n| *n > 0).and_then(uint),
-            ..Default::default()
-        }),
-        upstream_protocol_options: Some(protocol),
-        ..Default::default()
-    };
-    HashMap::from([(HTTP_OPTIONS.to_owned(), any(&options))])
-}
-
-/// Options for an upstream that repeats the protocol of its client.
-pub(super) fn same_protocol_options() -> HashMap<String, tombolo_controlplane_api::xds::google::protobuf::Any> {
-    use upstream_http::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
-    let config = UseDownstreamHttpConfig {
-        http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-        http2_protocol_options: Some(core::Http2ProtocolOptions::default()),
-        http3_protocol_options: None,
-    };
-    let options = upstream_http::HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)),
-        ..Default::default()
-    };
-    HashMap::from([(HTTP_OPTIONS.to_owned(), any(&options))])
-}
-
-/// Options for an upstream with a fixed protocol.
-pub(super) fn plain_options(http2: bool) -> HashMap<String, tombolo_controlplane_api::xds::google::protobuf::Any> {
-    http_options(&ConnectionPool::default(), http2, &TrafficPolicy::default())
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bind::{View, complain, destination},
-    intent::{LocalityPolicy, Subset},
+    intent::{ClientTlsMode, LocalityPolicy, Subset},
     stage::ServiceHead,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,11 @@ pub fn assignments(view: View<'_, '_>, key: &ServiceKey) -> Resources {
             let policy = effective.policy_for(port.number, subset);
             let mesh = view.reader.mesh();
             let locality = policy.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref()).unwrap_or(&mesh.locality);
-            let one = One { view, service, port: port.number, subset, locality };
+            let through_gateways = match &policy.tls {
+                None => mesh.auto_mtls,
+                Some(tls) => tls.mode == ClientTlsMode::Mesh,
+            };
+            let one = One { view, service, port: port.number, subset, locality, through_gateways };
             let name = subset.map_or("", |subset| &subset.name);
             if discovered(service) {
                 let reached = one.reached(&mut skipped);
@@ -69,6 +73,7 @@ fn discovered(service: &ServiceHead) -> bool {
 struct Skipped {
     without_tls: BTreeMap<NetworkId, BTreeSet<String>>,
     without_gateway: BTreeMap<NetworkId, BTreeSet<String>>,
+    switched_off: BTreeMap<NetworkId, BTreeSet<String>>,
 }
 
 impl Skipped {
@@ -101,7 +106,15 @@ impl Skipped {
                 "no east-west gateway with an IP address is known for that network",
             )
         });
-        tls.chain(gateway).collect()
+        let off = self.switched_off.into_iter().map(|(network, names)| {
+            say(
+                "MTLS_SWITCHED_OFF",
+                &network,
+                names,
+                "a policy switches mutual TLS of the mesh off, and gateways route by it",
+            )
+        });
+        tls.chain(gateway).chain(off).collect()
     }
 }
 
@@ -128,6 +141,8 @@ struct One<'a, 'w> {
     port: u16,
     subset: Option<&'a Subset>,
     locality: &'a LocalityPolicy,
+    /// Clients use mutual TLS of the mesh, by whose server name gateways route.
+    through_gateways: bool,
 }
 
 impl<'w> One<'_, 'w> {
@@ -178,6 +193,10 @@ impl<'w> One<'_, 'w> {
                 continue;
             }
             let gateways = self.gateways(&endpoint.network);
+            if !self.through_gateways {
+                skipped.switched_off.entry(endpoint.network.clone()).or_default().insert(endpoint.workload.to_string());
+                continue;
+            }
             if endpoint.tls != TlsMode::Mutual {
                 skipped.without_tls.entry(endpoint.network.clone()).or_default().insert(endpoint.workload.to_string());
             } else if gateways.is_empty() {

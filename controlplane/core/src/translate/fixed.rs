@@ -42,17 +42,21 @@ pub(super) fn dynamic(name: &str) -> cluster::Cluster {
     }
 }
 
-/// The upstreams of a role.
-#[must_use]
-pub fn fixed_clusters(role: Role) -> Resources {
-    let black_hole = cluster::Cluster {
-        name: names::BLACK_HOLE.to_owned(),
+/// An upstream without endpoints: its requests get 503, its connections are closed.
+pub(super) fn empty(name: &str) -> cluster::Cluster {
+    cluster::Cluster {
+        name: name.to_owned(),
         connect_timeout: Some(duration(Duration::from_secs(10))),
         cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(
             cluster::cluster::DiscoveryType::Static.into(),
         )),
         ..Default::default()
-    };
+    }
+}
+
+/// The upstreams of a role.
+#[must_use]
+pub fn fixed_clusters(role: Role) -> Resources {
     let passthrough = cluster::Cluster {
         name: names::PASSTHROUGH.to_owned(),
         connect_timeout: Some(duration(Duration::from_secs(10))),
@@ -62,7 +66,7 @@ pub fn fixed_clusters(role: Role) -> Resources {
         )),
         ..Default::default()
     };
-    let mut clusters = vec![black_hole];
+    let mut clusters = vec![empty(names::BLACK_HOLE)];
     if role == Role::Sidecar {
         clusters.extend([passthrough, dynamic(names::ALLOW_ANY)]);
     }

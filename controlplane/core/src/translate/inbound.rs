@@ -1,9 +1,9 @@
 //! What a sidecar without capture takes for its application: a listener and an upstream for each port.
 
 use super::{
-    Resources, Translated, cluster, connection, encode, hcm,
+    Resources, Translated, connection, encode, hcm,
     hcm::{Manager, RouteSource},
-    names,
+    http_options, names,
     pb::{address, any, boolean, duration, uint},
     route_match, tls,
     wire::{
@@ -266,8 +266,8 @@ impl Port<'_> {
             }),
             typed_extension_protocol_options: match self.protocol {
                 // Who did not say what it speaks gets what its client spoke.
-                Protocol::Detect => cluster::same_protocol_options(),
-                protocol => cluster::plain_options(protocol.is_http2()),
+                Protocol::Detect => http_options::of_application(None),
+                protocol => http_options::of_application(Some(protocol.is_http2())),
             },
             ..Default::default()
         };

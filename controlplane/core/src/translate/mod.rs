@@ -14,6 +14,7 @@ mod fixed;
 mod gateway_listener;
 mod gateway_routes;
 mod hcm;
+mod http_options;
 mod inbound;
 mod locality;
 mod names;

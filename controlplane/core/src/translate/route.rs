@@ -60,7 +60,7 @@ pub(super) fn combined(
         }
     }
     // Stable: rules that are equally specific keep the order of age and of writing.
-    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.sort_by_key(|(specificity, _)| *specificity);
     let mut all: Vec<EncodedRoute> = ranked.into_iter().map(|(_, encoded)| encoded).chain(in_order).collect();
     // An older object's catch-all must not hide the rules of a younger one for the same host.
     all.sort_by_key(|encoded| encoded.catch_all);

@@ -328,7 +328,6 @@ fn injected(fault: &Fault) -> Option<fault::HttpFault> {
     let delay = fault.delay.map(|(time, part)| fault_delay::FaultDelay {
         percentage: Some(fraction(part)),
         fault_delay_secifier: Some(fault_delay::fault_delay::FaultDelaySecifier::FixedDelay(duration(time))),
-        ..Default::default()
     });
     let abort = fault.abort.map(|(abort, part)| fault::FaultAbort {
         percentage: Some(fraction(part)),
