@@ -76,13 +76,38 @@ impl<K: Ord> Shelf<K> {
     }
 }
 
+/// Two sets as one, made anew only when one of them is another set than before.
+#[derive(Debug, Default)]
+pub struct Union {
+    parts: (Arc<ResourceSet>, Arc<ResourceSet>),
+    whole: Arc<ResourceSet>,
+}
+
+impl Union {
+    /// Both sets; where both have a name, that of the second.
+    pub fn of(&mut self, first: &Arc<ResourceSet>, second: &Arc<ResourceSet>) -> Arc<ResourceSet> {
+        if !Arc::ptr_eq(first, &self.parts.0) || !Arc::ptr_eq(second, &self.parts.1) {
+            self.whole = if second.is_empty() {
+                first.clone()
+            } else {
+                let mut whole = (**first).clone();
+                whole.extend(second.iter().map(|(name, resource)| (name.clone(), resource.clone())));
+                Arc::new(whole)
+            };
+            self.parts = (first.clone(), second.clone());
+        }
+        self.whole.clone()
+    }
+}
+
 /// A snapshot of these types; the old one when nothing changed.
 #[must_use]
 pub fn next(old: Option<&Arc<Snapshot>>, types: BTreeMap<Arc<str>, Arc<ResourceSet>>) -> Arc<Snapshot> {
     let mut types = types;
     let Some(old) = old else { return Arc::new(Snapshot { revision: 1, types }) };
     for (name, set) in &mut types {
-        if let Some(before) = old.types.get(name).filter(|before| **before == *set) {
+        // Comparing shared sets compares their addresses first.
+        if let Some(before) = old.types.get(name).filter(|before| *before == set) {
             *set = before.clone();
         }
     }

@@ -6,7 +6,7 @@ use super::classes::{Classes, Turnover};
 use crate::{
     bind::{self, View},
     proxy::Role,
-    snapshot::{Pool, Shelf, next},
+    snapshot::{Pool, Shelf, Union, next},
     stage::{AudienceId, Dep, ProxyId, Reader, Stage, VhostKey, World},
     translate::{self, Resources},
 };
@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 use tombolo_federation_model::{Diagnostic, ObjectRef, ServiceKey};
-use tombolo_federation_sync::{Resource, ResourceSet, Snapshot, types};
+use tombolo_federation_sync::{ResourceSet, Snapshot, resource_set, types};
 
 /// Where a complaint was made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,8 @@ struct Shared {
     endpoints: Arc<ResourceSet>,
     routes: Arc<ResourceSet>,
     secrets: Arc<ResourceSet>,
+    /// With the trust bundles.
+    all_secrets: Union,
 }
 
 /// What one proxy receives besides.
@@ -44,6 +46,8 @@ struct Shared {
 struct Own {
     listeners: Arc<ResourceSet>,
     clusters: Arc<ResourceSet>,
+    /// With those of its class.
+    all_clusters: Union,
 }
 
 /// See the module.
@@ -65,7 +69,7 @@ pub(super) struct Outputs {
     shelves: Shelves,
     shared: BTreeMap<AudienceId, Shared>,
     own: BTreeMap<ProxyId, Own>,
-    root_bundle: Option<Arc<Resource>>,
+    roots_set: Arc<ResourceSet>,
     complaints: BTreeMap<Source, Vec<Diagnostic>>,
     snapshots: BTreeMap<ProxyId, Arc<Snapshot>>,
 }
@@ -300,9 +304,9 @@ impl Outputs {
         }
         progress.enter(world, &mut self.roots);
         for ((), bundle) in self.roots.run(world, |reader, ()| translate::roots(reader)) {
-            let bundle = bundle.flatten();
-            if bundle != self.root_bundle {
-                self.root_bundle = bundle;
+            let set = resource_set(bundle.flatten());
+            if *self.roots_set != set {
+                self.roots_set = Arc::new(set);
                 progress.classes.extend(self.shared.keys());
             }
         }
@@ -346,8 +350,9 @@ impl Outputs {
                     self.own.remove(&id);
                 }
                 Some(class) => {
+                    let types = self.assemble(id, *class);
                     let old = self.snapshots.get(&id);
-                    let new = next(old, self.assemble(id, *class));
+                    let new = next(old, types);
                     if old.is_none_or(|old| !Arc::ptr_eq(old, &new)) {
                         self.snapshots.insert(id, new);
                         changed.insert(id);
@@ -359,26 +364,15 @@ impl Outputs {
         changed
     }
 
-    fn assemble(&self, id: ProxyId, class: AudienceId) -> BTreeMap<Arc<str>, Arc<ResourceSet>> {
-        let nothing = Shared::default();
-        let shared = self.shared.get(&class).unwrap_or(&nothing);
-        let own = self.own.get(&id);
-        let joined = |base: &Arc<ResourceSet>, more: &mut dyn Iterator<Item = &Arc<Resource>>| {
-            let mut more = more.peekable();
-            if more.peek().is_none() {
-                return base.clone();
-            }
-            let mut set = (**base).clone();
-            set.extend(more.map(|resource| (resource.name.clone(), resource.clone())));
-            Arc::new(set)
-        };
-        let own_clusters = own.map(|own| own.clusters.values()).into_iter().flatten();
+    fn assemble(&mut self, id: ProxyId, class: AudienceId) -> BTreeMap<Arc<str>, Arc<ResourceSet>> {
+        let shared = self.shared.entry(class).or_default();
+        let own = self.own.entry(id).or_default();
         let sets = [
-            (types::CLUSTER, joined(&shared.clusters, &mut own_clusters.into_iter())),
+            (types::CLUSTER, own.all_clusters.of(&shared.clusters, &own.clusters)),
             (types::ENDPOINT, shared.endpoints.clone()),
-            (types::LISTENER, own.map(|own| own.listeners.clone()).unwrap_or_default()),
+            (types::LISTENER, own.listeners.clone()),
             (types::ROUTE, shared.routes.clone()),
-            (types::SECRET, joined(&shared.secrets, &mut self.root_bundle.iter())),
+            (types::SECRET, shared.all_secrets.of(&shared.secrets, &self.roots_set)),
         ];
         sets.into_iter().map(|(name, set)| (Arc::from(name), set)).collect()
     }

@@ -27,6 +27,15 @@ fn a_sidecar_of_the_shop() {
 }
 
 #[test]
+fn every_kind_of_rule() {
+    let mut mesh = super::kitchen::kitchen();
+    let sidecar = mesh.attach(sidecar("ratings-0", "127.1.1.2"));
+    let router = mesh.attach(router("ingress-0", "istio=ingress"));
+    let text = [show::routes_text(&mesh.snapshot(sidecar)), show::listeners_text(&mesh.snapshot(router))];
+    golden("rules", &text.concat());
+}
+
+#[test]
 fn gateways_of_the_shop() {
     let mut site = site();
     site.export = ExportPolicy::All;
