@@ -10,7 +10,7 @@ use std::{
     sync::{PoisonError, atomic::Ordering},
     time::SystemTime,
 };
-use tombolo_gateway_core::{balance::Health, breaker::Resource, config::RoutePriority};
+use tombolo_gateway_core::{balance::Health, breaker::Resource, config::RoutePriority, wire::Kind};
 
 /// What there is.
 pub(super) const HELP: &str = "\
@@ -28,14 +28,21 @@ pub(super) fn ready(admin: &Admin) -> Result<&'static str, &'static str> {
     if admin.drain.draining() {
         return Err("DRAINING");
     }
-    let live = admin.live.borrow();
-    let listening = live.config.generation > 0 && !live.config.listeners.is_empty();
     let all_bound = admin.own.unbound.load() == 0;
-    match (listening, all_bound) {
+    match (configured(admin), all_bound) {
         (true, true) => Ok("LIVE"),
         (true, false) => Err("UNBOUND"),
         (false, _) => Err("INITIALIZING"),
     }
+}
+
+/// Whether what is in use is what the control plane wants, or what it last wanted. A gateway to which no listener was given is as
+/// ready as it can be.
+fn configured(admin: &Admin) -> bool {
+    let listening = !admin.live.borrow().config.listeners.is_empty();
+    let status = admin.status.lock().unwrap_or_else(PoisonError::into_inner);
+    let answered = status.kinds.get(&Kind::Listener).is_some_and(|kind| kind.accepted > 0);
+    listening || (status.waiting.is_empty() && (answered || status.from_disk))
 }
 
 /// The exposition.
