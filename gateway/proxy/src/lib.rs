@@ -3,6 +3,7 @@
 //! Owns sockets, threads, clocks and tasks. Never decides where a request goes: it asks and acts.
 
 mod admin;
+mod agent;
 mod args;
 mod certs;
 mod clock;
@@ -21,6 +22,7 @@ mod upstream;
 mod worker;
 mod xds;
 
+pub use agent::agent_main;
 use std::{ffi::OsString, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 

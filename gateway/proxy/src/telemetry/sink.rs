@@ -152,10 +152,12 @@ impl Lines {
             let full = std::mem::take(buffer);
             self.feed.send(sink.clone(), full);
         } else if !self.armed.replace(true) {
-            let this = self.clone();
+            let this = Rc::downgrade(self);
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(AGE).await;
-                this.flush();
+                if let Some(this) = this.upgrade() {
+                    this.flush();
+                }
             });
         }
     }

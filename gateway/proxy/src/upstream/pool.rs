@@ -156,6 +156,13 @@ impl Pool {
         if let Some(lease) = self.ready() {
             return Ok(lease);
         }
+        if !self.idle.borrow().is_empty() {
+            // One is there whose task has not yet noticed that its last response is over: let it run.
+            tokio::task::yield_now().await;
+            if let Some(lease) = self.ready() {
+                return Ok(lease);
+            }
+        }
         let Some(_pending) = self.breakers.acquire(Resource::Pending) else {
             return Err(Failure::new(Kind::Overflow));
         };
@@ -260,6 +267,29 @@ impl Pool {
         }
     }
 
+    /// A fresh connection goes to whoever waited longest; it takes one request even before its task first ran.
+    fn hand_fresh(self: &Rc<Self>, conn: &Rc<Conn>, sender: Sender) {
+        let sender = match sender {
+            Sender::Http2(sender) => return self.shared.borrow_mut().push((conn.clone(), sender)),
+            Sender::Http1(sender) => sender,
+        };
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            match next {
+                Some(waiter) if waiter.is_closed() => {}
+                Some(waiter) => {
+                    // Whoever gave up in between leaves the connection to its lease's drop.
+                    let _ = waiter.send(Ok(self.lend(conn.clone(), Sender::Http1(sender), false)));
+                    return;
+                }
+                None => {
+                    self.idle.borrow_mut().push_back(Idle { conn: conn.clone(), sender, since: Instant::now() });
+                    return;
+                }
+            }
+        }
+    }
+
     fn fail_one(&self, failure: Failure) {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
@@ -305,7 +335,7 @@ impl Pool {
 async fn open(pool: Rc<Pool>, permit: Permit) {
     let outcome = connect(&pool).await;
     pool.connecting.set(pool.connecting.get().saturating_sub(1));
-    let (conn, driver) = match outcome {
+    let Connected { conn, driver, sender } = match outcome {
         Ok(connected) => connected,
         Err(failure) => {
             drop(permit);
@@ -314,7 +344,8 @@ async fn open(pool: Rc<Pool>, permit: Permit) {
                 pool.fail_one(failure);
             } else {
                 // All of them waited for this one connection.
-                for _ in 0..pool.waiting.borrow().len() {
+                let waiting = pool.waiting.borrow().len();
+                for _ in 0..waiting {
                     pool.fail_one(failure.clone());
                 }
             }
@@ -324,6 +355,7 @@ async fn open(pool: Rc<Pool>, permit: Permit) {
     };
     pool.open.set(pool.open.get() + 1);
     pool.watch.opened();
+    pool.hand_fresh(&conn, sender);
     pool.hand_over();
     pool.connect_if_needed();
     let weak = Rc::downgrade(&pool);
@@ -341,7 +373,14 @@ async fn open(pool: Rc<Pool>, permit: Permit) {
 
 type Driver = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
-async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Driver), Failure> {
+/// A connection that was just opened.
+struct Connected {
+    conn: Rc<Conn>,
+    driver: Driver,
+    sender: Sender,
+}
+
+async fn connect(pool: &Rc<Pool>) -> Result<Connected, Failure> {
     let stream = connect::open(&pool.target).await?;
     let http2 = match pool.settings.version {
         Version::Http1 => false,
@@ -363,18 +402,17 @@ async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Driver), Failure> {
     });
     let io = TokioIo::new(stream);
     let broken = |e: hyper::Error| Failure::new(Kind::ConnectFailure).with_reason(e.to_string());
-    let driver: Driver = if http2 {
+    if http2 {
         let (sender, connection) = http2_builder(&pool.settings).handshake(io).await.map_err(broken)?;
-        pool.shared.borrow_mut().push((conn.clone(), sender));
-        Box::pin(drive_http2(connection, conn.clone()))
+        let driver = Box::pin(drive_http2(connection, conn.clone()));
+        Ok(Connected { conn, driver, sender: Sender::Http2(sender) })
     } else {
         let mut builder = http1::Builder::new();
         builder.max_headers(pool.settings.max_headers).max_header_size(pool.settings.max_head).writev(true);
         let (sender, connection) = builder.handshake(io).await.map_err(broken)?;
-        pool.idle.borrow_mut().push_back(Idle { conn: conn.clone(), sender, since: Instant::now() });
-        Box::pin(async move { drop(connection.with_upgrades().await) })
-    };
-    Ok((conn, driver))
+        let driver = Box::pin(async move { drop(connection.with_upgrades().await) });
+        Ok(Connected { conn, driver, sender: Sender::Http1(sender) })
+    }
 }
 
 /// Drives a connection and notes what its peer allows.

@@ -234,14 +234,15 @@ impl Client {
         let mut refused: BTreeMap<String, String> = strangers.into_iter().collect();
         let Some(kind) = Kind::parse(&update.type_url) else { return refused };
         for resource in &update.changed {
-            match decode(kind, &resource.body) {
+            match wire::decode(kind, &resource.name, &resource.body) {
                 Ok(decoded) => {
                     self.assembly.put(decoded);
                     let of_kind = self.kept.entry(update.type_url.clone()).or_default();
                     of_kind.insert(resource.name.clone(), resource.clone());
                 }
                 Err(refusal) => {
-                    refused.insert(resource.name.to_string(), refusal.to_string());
+                    // The name is said by whoever lists the refusals.
+                    refused.insert(resource.name.to_string(), format!("{}: {}", refusal.field, refusal.reason));
                 }
             }
         }
@@ -311,7 +312,7 @@ impl Client {
         for kind in Kind::ALL {
             let of_kind = kept.get(kind.type_url()).into_iter().flat_map(BTreeMap::values);
             for resource in of_kind {
-                match decode(kind, &resource.body) {
+                match wire::decode(kind, &resource.name, &resource.body) {
                     Ok(decoded) => self.assembly.put(decoded),
                     Err(refusal) => tracing::warn!(resource = %resource.name, %refusal, "saved resource refused"),
                 }
@@ -332,8 +333,4 @@ impl Client {
     fn show(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.setup.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
-}
-
-fn decode(_kind: Kind, _body: &[u8]) -> Result<wire::Resource, String> {
-    Err("not yet".to_owned())
 }

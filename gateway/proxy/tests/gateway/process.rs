@@ -1,0 +1,97 @@
+//! A gateway process and a way to wait for what it says.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+use tokio::process::{Child, Command};
+
+pub struct Gateway {
+    child: Child,
+    pub admin: SocketAddr,
+}
+
+/// A port that nobody listens on.
+pub fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+pub struct Options<'a> {
+    pub xds: SocketAddr,
+    pub sotw: bool,
+    pub state: Option<&'a Path>,
+    pub more: Vec<String>,
+}
+
+impl<'a> Options<'a> {
+    pub fn new(xds: SocketAddr) -> Self {
+        Self { xds, sotw: false, state: None, more: Vec::new() }
+    }
+}
+
+impl Gateway {
+    pub fn spawn(options: &Options<'_>) -> Self {
+        let admin = free();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tombolo-gateway"));
+        command
+            .args(["--xds", &options.xds.to_string(), "--node", "sidecar~127.0.0.1~test.default~default.svc.cluster.local"])
+            .args(["--admin", &admin.to_string(), "--workers", "1", "--drain-seconds", "5"])
+            .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())]);
+        if options.sotw {
+            command.args(["--xds-mode", "sotw"]);
+        }
+        if let Some(state) = options.state {
+            command.arg("--state").arg(state);
+        }
+        command.args(&options.more).stdout(Stdio::inherit()).stderr(Stdio::inherit()).kill_on_drop(true);
+        Self { child: command.spawn().unwrap(), admin }
+    }
+
+    /// A gateway that serves.
+    pub async fn ready(options: &Options<'_>) -> Self {
+        let mut gateway = Self::spawn(options);
+        gateway.until_ready().await;
+        gateway
+    }
+
+    pub async fn until_ready(&mut self) {
+        let admin = self.admin;
+        eventually("the gateway is ready", async || matches!(crate::client::get(admin, "/ready").await, Ok(r) if r.status == 200)).await;
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Asks it to stop and waits until it did.
+    pub async fn terminate(mut self) -> std::process::ExitStatus {
+        self.signal();
+        tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await.unwrap().unwrap()
+    }
+
+    pub fn signal(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
+    pub async fn exited(&mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await.unwrap().unwrap()
+    }
+
+    pub async fn metrics(&self) -> String {
+        crate::client::get(self.admin, "/metrics").await.unwrap().body
+    }
+}
+
+/// Waits for something that another process does; asks often, gives up late.
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    for _ in 0..400 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("never: {what}");
+}

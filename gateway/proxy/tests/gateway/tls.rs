@@ -1,0 +1,276 @@
+//! TLS: identities, names, and bytes that are not ours to read.
+
+use crate::{
+    ads::Ads,
+    build::{self, cluster, endpoints, for_sni, hcm, http_chain, inspecting, listener, routes, to},
+    client::{Connection, Got},
+    http::simple,
+    origin::Origin,
+    process::{Gateway, Options, free},
+};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tombolo_controlplane_api::{
+    util::pack_any,
+    xds::envoy::{
+        config::{
+            core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+            listener::v3::FilterChain,
+        },
+        extensions::transport_sockets::tls::v3::{
+            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SpiffeCertValidatorConfig, SubjectAltNameMatcher, TlsCertificate,
+            UpstreamTlsContext, common_tls_context::ValidationContextType, spiffe_cert_validator_config, subject_alt_name_matcher::SanType as MatcherType,
+        },
+        r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
+    },
+};
+
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub root: String,
+}
+
+pub struct Leaf {
+    pub chain: String,
+    pub key: String,
+}
+
+pub fn authority() -> Authority {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "root");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = params.self_signed(&key).unwrap().pem();
+    Authority { issuer: Issuer::new(params, key), root }
+}
+
+impl Authority {
+    pub fn leaf(&self, names: &[&str]) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        let name = |n: &&str| if n.contains("://") { SanType::URI((*n).try_into().unwrap()) } else { SanType::DnsName((*n).try_into().unwrap()) };
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names.iter().map(name).collect();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        Leaf { chain: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    pub fn store(&self) -> RootCertStore {
+        let mut store = RootCertStore::empty();
+        store.add(CertificateDer::from_pem_slice(self.root.as_bytes()).unwrap()).unwrap();
+        store
+    }
+}
+
+impl Leaf {
+    pub fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes()).map(Result::unwrap).collect();
+        (chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
+    }
+}
+
+fn inline(text: &str) -> Option<DataSource> {
+    Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() })
+}
+
+fn certificate(leaf: &Leaf) -> TlsCertificate {
+    TlsCertificate { certificate_chain: inline(&leaf.chain), private_key: inline(&leaf.key), ..Default::default() }
+}
+
+/// Trust by SPIFFE rules.
+pub fn spiffe(domains: &[(&str, &Authority)]) -> CertificateValidationContext {
+    let domain = |(name, authority): &(&str, &Authority)| spiffe_cert_validator_config::TrustDomain {
+        name: (*name).into(),
+        trust_bundle: inline(&authority.root),
+        ..Default::default()
+    };
+    let config = SpiffeCertValidatorConfig { trust_domains: domains.iter().map(domain).collect(), ..Default::default() };
+    CertificateValidationContext {
+        custom_validator_config: Some(TypedExtensionConfig { name: "envoy.tls.cert_validator.spiffe".into(), typed_config: Some(pack_any(config)) }),
+        ..Default::default()
+    }
+}
+
+fn server(mut chain: FilterChain, leaf: &Leaf, trust: Option<CertificateValidationContext>) -> FilterChain {
+    let context = DownstreamTlsContext {
+        require_client_certificate: trust.is_some().then(|| build::yes().unwrap()),
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificates: vec![certificate(leaf)],
+            validation_context_type: trust.map(ValidationContextType::ValidationContext),
+            alpn_protocols: vec!["h2".into(), "http/1.1".into()],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    chain.transport_socket = Some(build::socket("envoy.transport_sockets.tls", pack_any(context)));
+    chain
+}
+
+fn install() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A client that believes anybody, since the names in a mesh are no DNS names.
+#[derive(Debug)]
+struct Trusting;
+
+impl rustls::client::danger::ServerCertVerifier for Trusting {
+    fn verify_server_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], _: rustls::pki_types::UnixTime) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+async fn https(at: SocketAddr, sni: &str, leaf: Option<&Leaf>, alpn: &[&str]) -> Result<Got, Box<dyn std::error::Error + Send + Sync>> {
+    install();
+    let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Trusting));
+    let mut config = match leaf {
+        Some(leaf) => {
+            let (chain, key) = leaf.parts();
+            builder.with_client_auth_cert(chain, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|a| a.as_bytes().to_vec()).collect();
+    let tcp = TcpStream::connect(at).await?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(sni.to_owned())?, tcp).await?;
+    let version2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let mut connection = if version2 { Connection::http2(stream).await? } else { Connection::http1(stream).await? };
+    connection.get("h", "/headers").await
+}
+
+const EAST: &str = "spiffe://east/ns/default/sa/caller";
+
+#[tokio::test]
+async fn only_identities_of_their_own_bundle_come_in() {
+    let (east, west, stranger) = (authority(), authority(), authority());
+    let origin = Origin::http1("a").await;
+    let own = east.leaf(&["spiffe://east/ns/default/sa/server"]);
+    let (_ads, gateway, at) = simple(&origin, |ads, at| {
+        let mut manager = hcm("r");
+        manager.forward_client_cert_details = 2;
+        let chain = server(http_chain(manager), &own, Some(spiffe(&[("east", &east), ("west", &west)])));
+        ads.set([("l", listener("l", at, vec![chain]))]);
+    })
+    .await;
+    for alpn in [&["h2"][..], &["http/1.1"], &["istio"], &[]] {
+        let got = https(at, "any", Some(&east.leaf(&[EAST])), alpn).await.unwrap();
+        assert_eq!(got.status, 200, "{alpn:?}");
+        assert!(got.body.contains("x-forwarded-client-cert: "), "{}", got.body);
+    }
+    assert!(https(at, "any", Some(&west.leaf(&["spiffe://west/ns/a/sa/b"])), &[]).await.is_ok());
+    for (what, leaf) in [
+        ("another domain's root", Some(west.leaf(&[EAST]))),
+        ("a domain without bundle", Some(east.leaf(&["spiffe://north/ns/a/sa/b"]))),
+        ("an unknown root", Some(stranger.leaf(&[EAST]))),
+        ("two identities", Some(east.leaf(&[EAST, "spiffe://east/ns/a/sa/b"]))),
+        ("no identity", Some(east.leaf(&["caller.example"]))),
+        ("no certificate", None),
+    ] {
+        assert!(https(at, "any", leaf.as_ref(), &[]).await.is_err(), "{what} should be refused");
+    }
+    assert!(gateway.metrics().await.contains("tombolo_gateway_downstream_handshakes_failed_total 6"));
+}
+
+#[tokio::test]
+async fn passthrough_goes_by_sni_and_never_decrypts() {
+    install();
+    let ca = authority();
+    let mut origins = Vec::new();
+    for name in ["one.mesh", "two.mesh"] {
+        let (chain, key) = ca.leaf(&[name]).parts();
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        origins.push(socket.local_addr().unwrap());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = socket.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    if let Ok(mut stream) = acceptor.accept(tcp).await {
+                        let _ = stream.write_all(name.as_bytes()).await;
+                        let _ = stream.shutdown().await;
+                    }
+                });
+            }
+        });
+    }
+    let ads = Ads::start().await;
+    let at = free();
+    ads.set([("one", cluster("one")), ("two", cluster("two"))]);
+    ads.set([("one", endpoints("one", &[origins[0]])), ("two", endpoints("two", &[origins[1]]))]);
+    let chains = vec![for_sni(build::tcp_chain("one"), &["one.mesh"]), for_sni(build::tcp_chain("two"), &["*.mesh"])];
+    ads.set([("l", inspecting(listener("l", at, chains)))]);
+    let _gateway = Gateway::ready(&Options::new(ads.address)).await;
+    let config = Arc::new(ClientConfig::builder().with_root_certificates(ca.store()).with_no_client_auth());
+    for name in ["one.mesh", "two.mesh"] {
+        let tcp = TcpStream::connect(at).await.unwrap();
+        let mut stream = TlsConnector::from(config.clone()).connect(ServerName::try_from(name).unwrap(), tcp).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, name);
+    }
+    let tcp = TcpStream::connect(at).await.unwrap();
+    assert!(TlsConnector::from(config).connect(ServerName::try_from("elsewhere").unwrap(), tcp).await.is_err());
+}
+
+#[tokio::test]
+async fn two_gateways_speak_mutual_tls() {
+    let ca = authority();
+    let origin = Origin::http1("behind").await;
+    let inbound_id = "spiffe://east/ns/default/sa/server";
+    let server_leaf = ca.leaf(&[inbound_id]);
+    let (_ads, _gateway, inner) = simple(&origin, |ads, at| {
+        let chain = server(http_chain(hcm("r")), &server_leaf, Some(spiffe(&[("east", &ca)])));
+        ads.set([("l", listener("l", at, vec![chain]))]);
+    })
+    .await;
+    for (expected, status) in [(inbound_id, 200), ("spiffe://east/ns/default/sa/other", 503)] {
+        let client = ca.leaf(&[EAST]);
+        let ads = Ads::start().await;
+        let at = free();
+        let mut trust = spiffe(&[("east", &ca)]);
+        trust.match_typed_subject_alt_names = vec![SubjectAltNameMatcher {
+            san_type: MatcherType::Uri as i32,
+            matcher: Some(StringMatcher { match_pattern: Some(MatchPattern::Exact(expected.into())), ..Default::default() }),
+            ..Default::default()
+        }];
+        let context = UpstreamTlsContext {
+            sni: "outbound_.80_._.server".into(),
+            common_tls_context: Some(CommonTlsContext {
+                tls_certificates: vec![certificate(&client)],
+                validation_context_type: Some(ValidationContextType::ValidationContext(trust)),
+                alpn_protocols: vec!["istio".into()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut upstream = build::http2(cluster("c"));
+        upstream.transport_socket = Some(build::socket("envoy.transport_sockets.tls", pack_any(context)));
+        ads.set([("c", upstream)]);
+        ads.set([("c", endpoints("c", &[inner]))]);
+        ads.set([("r", routes("r", &[("*", vec![to("/", "c")])]))]);
+        ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
+        let _outer = Gateway::ready(&Options::new(ads.address)).await;
+        let got = crate::client::get(at, "/").await.unwrap();
+        assert_eq!(got.status, status, "{}", got.body);
+    }
+}
