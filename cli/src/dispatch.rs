@@ -55,8 +55,8 @@ fn controlplane(args: Vec<OsString>) -> ExitCode {
     tombolo_controlplane_server::main(args)
 }
 
-fn gateway(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
+fn gateway(args: Vec<OsString>) -> ExitCode {
+    tombolo_gateway_proxy::main(args)
 }
 
 fn agent(_args: Vec<OsString>) -> ExitCode {

@@ -3,6 +3,8 @@
 //! Owns tables and exit codes. Changes nothing anywhere.
 
 pub(crate) mod analyze;
+mod dump_envoy;
+mod dump_own;
 mod offline;
 pub(crate) mod proxy_config;
 pub(crate) mod status;

@@ -228,11 +228,17 @@ impl Launch<'_> {
         })
     }
 
-    /// A gateway or sidecar.
+    /// A gateway or sidecar. One that has nothing to listen for yet is as ready as it can be when its admin answers.
     ///
     /// # Errors
     /// When its files cannot be written.
-    pub(crate) fn proxy(&self, site: &SitePlan, proxy: &Proxy, signer: &Signer) -> anyhow::Result<ChildSpec> {
+    pub(crate) fn proxy(
+        &self,
+        site: &SitePlan,
+        proxy: &Proxy,
+        signer: &Signer,
+        listens: bool,
+    ) -> anyhow::Result<ChildSpec> {
         let folder = self.proxy_folder(site, proxy);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         self.token(site, proxy, signer)?;
@@ -264,7 +270,7 @@ impl Launch<'_> {
             called: "tombolo-gateway",
             args,
             log: self.state.log(&proxy.id.replace('/', ".")),
-            probe: Probe::Http(proxy.admin, "/ready"),
+            probe: Probe::Http(proxy.admin, if listens { "/ready" } else { "/server_info" }),
         })
     }
 

@@ -189,6 +189,8 @@ impl Keeper {
             .arg0(self.spec.called)
             .args(&self.spec.args)
             .env(LIFELINE, "1")
+            // Logs go to files.
+            .env("NO_COLOR", "1")
             // The write end lives in this process only: when it dies, however it dies, the child sees the end.
             .stdin(Stdio::piped())
             .stdout(log)

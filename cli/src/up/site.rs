@@ -146,7 +146,8 @@ impl Site {
     /// When files cannot be written.
     pub(crate) fn start_rest(&mut self, launch: &Launch<'_>, children: &mut Children) -> anyhow::Result<()> {
         for role in [GatewayRole::EastWest, GatewayRole::Ingress] {
-            children.start(launch.proxy(&self.plan, &role.proxy(&self.plan), &self.signer)?);
+            let listens = !self.ports(role).is_empty();
+            children.start(launch.proxy(&self.plan, &role.proxy(&self.plan), &self.signer, listens)?);
         }
         self.running = true;
         self.reconcile(launch, children)
@@ -191,7 +192,7 @@ impl Site {
         let app = Health::new(id("app"));
         children.start(launch.workload(&self.plan, &spec, slot, app.id.clone()));
         if let Some(proxy) = &sidecar {
-            children.start(launch.proxy(&self.plan, proxy, &self.signer)?);
+            children.start(launch.proxy(&self.plan, proxy, &self.signer, true)?);
         }
         let sidecar = sidecar.map(|proxy| {
             let health = Health::new(proxy.id.clone());
