@@ -165,7 +165,7 @@ def withdrawn(federation, folder, name, instead):
         return "WITHDRAWN_KIND" in text and instead in text
 
     REPORT.check(f"espressoshop: {Path(name).name} is reported, with {instead}", until(reported), instead)
-    code, text = federation.command("analyze", str(folder.path / Path(name).name))
+    code, text = federation.command("analyze", "-o", "json", str(folder.path / Path(name).name))
     REPORT.check(f"espressoshop: analyze refuses {Path(name).name}", code != 0 and "WITHDRAWN_KIND" in text, f"exit {code}")
 
 

@@ -74,6 +74,8 @@ class Federation:
     def __init__(self, sites=None, arguments=(), ready_within=120):
         self.state = Path(tempfile.mkdtemp(prefix="tombolo-drive-"))
         command = [binary(), "up", "--state", str(self.state / "state"), *arguments]
+        if os.environ.get("TOMBOLO_LOOPBACK_BASE"):
+            command += ["--loopback-base", os.environ["TOMBOLO_LOOPBACK_BASE"]]
         for name, folder in (sites or {}).items():
             command += ["--site", f"{name}={folder}"]
         self.log = open(self.state / "up.log", "w", encoding="utf-8")
