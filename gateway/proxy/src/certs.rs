@@ -132,8 +132,11 @@ pub(crate) async fn keep(authority: Remote, out: watch::Sender<Own>) {
                 until_renewal(left)
             }
             Err(error) => {
-                tracing::warn!(%error, "no certificate");
-                out.send_modify(|own| own.trouble = Some(error.to_string().into()));
+                let words: Arc<str> = error.to_string().into();
+                if out.borrow().trouble.as_ref() != Some(&words) {
+                    tracing::warn!(%error, "no certificate, trying again");
+                }
+                out.send_modify(|own| own.trouble = Some(words));
                 backoff.wait()
             }
         };

@@ -125,7 +125,7 @@ async fn open(address: &str, tls: Option<TlsConnector>) -> io::Result<Stream> {
                 let Some(connector) = tls else { return Ok(Stream::Tcp(Replay::new(tcp))) };
                 let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                let stream = connector.connect(name, Replay::new(tcp)).await?;
+                let stream = connector.connect(name, Replay::new(tcp)).await.map_err(|e| io::Error::other(crate::tls::explain(&e)))?;
                 return Ok(Stream::TlsClient(Box::new(stream)));
             }
             Err(error) => last = error,
@@ -139,7 +139,11 @@ fn reasons(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        out = format!("{out}: {cause}");
+        let words = cause.downcast_ref::<io::Error>().map_or_else(|| cause.to_string(), crate::tls::explain);
+        // Layers that only repeat what is inside are left out.
+        if !out.ends_with(&words) {
+            out = format!("{out}: {words}");
+        }
         next = cause.source();
     }
     out

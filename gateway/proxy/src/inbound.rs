@@ -12,7 +12,7 @@ use crate::{
         stream::{Replay, Stream},
     },
     tcp,
-    tls::peer,
+    tls::{explain, peer},
     worker::Worker,
 };
 use bytes::BytesMut;
@@ -317,7 +317,7 @@ async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
         }
         Ok(Err(error)) => {
             inbound.worker.setup.own.handshakes_failed.add(1);
-            tracing::debug!(listener = %inbound.listener.name, peer = ?inbound.info.remote, %error, "TLS handshake failed");
+            tracing::debug!(listener = %inbound.listener.name, peer = ?inbound.info.remote, error = %explain(&error), "TLS handshake failed");
         }
         Err(_) => inbound.worker.setup.own.handshakes_failed.add(1),
     }

@@ -10,7 +10,7 @@ pub(crate) mod peer;
 pub(crate) mod spiffe;
 pub(crate) mod verify;
 
-use rustls::{CipherSuite, CommonState, ProtocolVersion, crypto::{CryptoProvider, aws_lc_rs}};
+use rustls::{CertificateError, CipherSuite, CommonState, ProtocolVersion, crypto::{CryptoProvider, aws_lc_rs}};
 use std::sync::{Arc, OnceLock};
 
 /// The one crypto provider of the process.
@@ -23,6 +23,16 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 pub(crate) fn install_crypto() {
     // An error only says that somebody installed one before, which is the state that is wanted.
     let _ = aws_lc_rs::default_provider().install_default();
+}
+
+/// What a failed handshake says, without the wrapping of our own refusals.
+pub(crate) fn explain(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(refusal))) => format!("invalid peer certificate: {}", refusal.0),
+        Some(other) => other.to_string(),
+        None => error.to_string(),
+    }
 }
 
 /// Version and cipher suite as OpenSSL and Envoy write them.

@@ -85,7 +85,7 @@ async fn open_unbounded(target: &Target) -> Result<Stream, Failure> {
     let connector = TlsConnector::from(config(context, target.offer));
     match connector.connect(name, Replay::new(tcp)).await {
         Ok(stream) => Ok(Stream::TlsClient(Box::new(stream))),
-        Err(error) => Err(Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {error}"))),
+        Err(error) => Err(Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {}", crate::tls::explain(&error)))),
     }
 }
 

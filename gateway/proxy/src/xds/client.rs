@@ -89,6 +89,8 @@ pub(crate) struct Client {
     unsaved: Option<Instant>,
     saving: Option<tokio::task::JoinHandle<()>>,
     origin: Instant,
+    /// Why the last stream ended; the same reason is logged once.
+    trouble: Option<String>,
 }
 
 impl Client {
@@ -101,6 +103,7 @@ impl Client {
             unsaved: None,
             saving: None,
             origin: Instant::now(),
+            trouble: None,
             setup,
         }
     }
@@ -120,12 +123,16 @@ impl Client {
             if begun.elapsed() >= STEADY {
                 backoff = Self::fresh_backoff();
             }
-            tracing::warn!(control_plane = %self.setup.remote.address, %error, "xds stream ended, serving what is held");
+            let words = error.to_string();
+            if self.trouble.as_ref() != Some(&words) {
+                tracing::warn!(control_plane = %self.setup.remote.address, %error, "xds stream ended, serving what is held");
+            }
             self.show(|status| {
                 status.connected = false;
                 status.since = Some(SystemTime::now());
-                status.trouble = Some(error.to_string());
+                status.trouble = Some(words.clone());
             });
+            self.trouble = Some(words);
             let until = Instant::now() + backoff.wait();
             self.idle_until(until).await;
         }
@@ -203,6 +210,7 @@ impl Client {
     }
 
     fn take(&mut self, message: Inbound) {
+        self.trouble = None;
         let (update, strangers) = self.reader.on_response(message);
         let refused = self.apply(&update, strangers);
         self.reader.answer(&update, &refused);

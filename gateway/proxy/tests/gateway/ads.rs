@@ -9,6 +9,10 @@ use std::{
 use prost::Message;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{Stream, StreamExt as _, wrappers::{ReceiverStream, TcpListenerStream}};
+use tombolo_controlplane_api::ca::{
+    IstioCertificateRequest, IstioCertificateResponse,
+    istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
+};
 use tombolo_controlplane_api::xds::{
     envoy::service::discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as Wrapped,
@@ -31,6 +35,28 @@ pub struct Ads {
     server: JoinHandle<()>,
 }
 
+/// Signs what holders of the right token send.
+pub struct Issuing {
+    pub authority: Arc<crate::tls::Authority>,
+    pub identity: &'static str,
+    pub token: &'static str,
+    pub life: std::time::Duration,
+    pub issued: Arc<std::sync::atomic::AtomicU32>,
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Issuing {
+    async fn create_certificate(&self, request: Request<IstioCertificateRequest>) -> Result<Response<IstioCertificateResponse>, Status> {
+        let shown = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+        if shown != format!("Bearer {}", self.token) {
+            return Err(Status::unauthenticated("no such token"));
+        }
+        let leaf = self.authority.sign(&request.into_inner().csr, self.identity, self.life);
+        self.issued.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Response::new(IstioCertificateResponse { cert_chain: vec![leaf, self.authority.root.clone()] }))
+    }
+}
+
 #[derive(Clone)]
 struct Service {
     snapshot: watch::Receiver<Arc<Snapshot>>,
@@ -44,13 +70,27 @@ impl Ads {
     }
 
     pub async fn start_at(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::serve(TcpListener::bind(address).await.unwrap(), None).await
+    }
+
+    /// With TLS and a certificate authority beside it.
+    pub async fn start_secure(identity: tonic::transport::Identity, issuing: Issuing) -> Self {
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), Some((identity, issuing))).await
+    }
+
+    async fn serve(listener: TcpListener, secure: Option<(tonic::transport::Identity, Issuing)>) -> Self {
         let address = listener.local_addr().unwrap();
         let (snapshot, seen) = watch::channel(Arc::new(Snapshot::default()));
         let (openings, refusals) = (Arc::default(), Refusals::default());
         let service = Service { snapshot: seen, openings: Arc::clone(&openings), refusals: Arc::clone(&refusals) };
         let server = tokio::spawn(async move {
-            let router = tonic::transport::Server::builder().add_service(AggregatedDiscoveryServiceServer::new(service));
+            let mut builder = tonic::transport::Server::builder();
+            let mut issuing = None;
+            if let Some((identity, ca)) = secure {
+                builder = builder.tls_config(tonic::transport::ServerTlsConfig::new().identity(identity)).unwrap();
+                issuing = Some(IstioCertificateServiceServer::new(ca));
+            }
+            let router = builder.add_service(AggregatedDiscoveryServiceServer::new(service)).add_optional_service(issuing);
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
         Self { address, snapshot, openings, refusals, server }

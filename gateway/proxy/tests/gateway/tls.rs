@@ -1,19 +1,19 @@
 //! TLS: identities, names, and bytes that are not ours to read.
 
 use crate::{
-    ads::Ads,
+    ads::{Ads, Issuing},
     build::{self, cluster, endpoints, for_sni, hcm, http_chain, inspecting, listener, routes, to},
     client::{Connection, Got},
     http::simple,
     origin::Origin,
-    process::{Gateway, Options, free},
+    process::{Gateway, Options, eventually, free},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -23,12 +23,15 @@ use tombolo_controlplane_api::{
     util::pack_any,
     xds::envoy::{
         config::{
-            core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+            core::v3::{
+                ApiConfigSource, ConfigSource, DataSource, GrpcService, TypedExtensionConfig, config_source::ConfigSourceSpecifier, data_source::Specifier,
+                grpc_service::{EnvoyGrpc, TargetSpecifier},
+            },
             listener::v3::FilterChain,
         },
         extensions::transport_sockets::tls::v3::{
-            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SpiffeCertValidatorConfig, SubjectAltNameMatcher, TlsCertificate,
-            UpstreamTlsContext, common_tls_context::ValidationContextType, spiffe_cert_validator_config, subject_alt_name_matcher::SanType as MatcherType,
+            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, SpiffeCertValidatorConfig, SubjectAltNameMatcher, TlsCertificate,
+            UpstreamTlsContext, common_tls_context::{CombinedCertificateValidationContext, ValidationContextType}, secret, spiffe_cert_validator_config, subject_alt_name_matcher::SanType as MatcherType,
         },
         r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
     },
@@ -62,6 +65,18 @@ impl Authority {
         params.subject_alt_names = names.iter().map(name).collect();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         Leaf { chain: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    /// Signs a request's key for an identity.
+    pub fn sign(&self, csr: &str, identity: &str, life: Duration) -> String {
+        let request = rcgen::CertificateSigningRequestParams::from_pem(csr).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = vec![SanType::URI(identity.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let now = std::time::SystemTime::now();
+        params.not_before = (now - Duration::from_secs(60)).into();
+        params.not_after = (now + life).into();
+        params.signed_by(&request.public_key, &self.issuer).unwrap().pem()
     }
 
     pub fn store(&self) -> RootCertStore {
@@ -273,4 +288,86 @@ async fn two_gateways_speak_mutual_tls() {
         let got = crate::client::get(at, "/").await.unwrap();
         assert_eq!(got.status, status, "{}", got.body);
     }
+}
+
+fn by_sds(name: &str, own: bool) -> SdsSecretConfig {
+    let source = if own {
+        let grpc = GrpcService {
+            target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc { cluster_name: "sds-grpc".into(), ..Default::default() })),
+            ..Default::default()
+        };
+        let api = ApiConfigSource { api_type: 2, transport_api_version: 2, grpc_services: vec![grpc], ..Default::default() };
+        ConfigSource { config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(api)), resource_api_version: 2, ..Default::default() }
+    } else {
+        build::ads()
+    };
+    SdsSecretConfig { name: name.into(), sds_config: Some(source) }
+}
+
+#[tokio::test]
+async fn certificates_are_fetched_used_and_renewed() {
+    install();
+    let ca = Arc::new(authority());
+    let control = ca.leaf(&["spiffe://east/ns/istio-system/sa/control"]);
+    let issued: Arc<AtomicU32> = Arc::default();
+    let issuing = Issuing {
+        authority: ca.clone(),
+        identity: "spiffe://east/ns/default/sa/server",
+        token: "let me in",
+        life: Duration::from_secs(4),
+        issued: issued.clone(),
+    };
+    let ads = Ads::start_secure(tonic::transport::Identity::from_pem(&control.chain, &control.key), issuing).await;
+    let origin = Origin::http1("a").await;
+    let at = free();
+    let context = DownstreamTlsContext {
+        require_client_certificate: build::yes(),
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![by_sds("default", true)],
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(CertificateValidationContext::default()),
+                validation_context_sds_secret_config: Some(by_sds("ROOTCA", false)),
+                ..Default::default()
+            })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut chain = http_chain(hcm("r"));
+    chain.transport_socket = Some(build::socket("envoy.transport_sockets.tls", pack_any(context)));
+    ads.set([("ROOTCA", Secret { name: "ROOTCA".into(), r#type: Some(secret::Type::ValidationContext(spiffe(&[("east", &ca)]))) })]);
+    ads.set([("a", cluster("a"))]);
+    ads.set([("a", endpoints("a", &[origin.address]))]);
+    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
+    ads.set([("l", listener("l", at, vec![chain]))]);
+    let files = tempfile::tempdir().unwrap();
+    let (roots, token) = (files.path().join("roots.pem"), files.path().join("token"));
+    std::fs::write(&roots, &ca.root).unwrap();
+    std::fs::write(&token, "wrong\n").unwrap();
+    let mut options = Options::new(ads.address);
+    let path = |p: &std::path::Path| p.to_str().unwrap().to_owned();
+    options.more = vec![
+        "--xds-roots".into(), path(&roots), "--token-file".into(), path(&token),
+        "--xds-identity".into(), "spiffe://east/ns/istio-system/sa/control".into(),
+    ];
+    let mut gateway = Gateway::spawn(&options);
+    eventually("the wrong token shows", async || crate::client::get(gateway.admin, "/certs").await.is_ok_and(|r| r.body.contains("no such token"))).await;
+    std::fs::write(&token, "let me in\n").unwrap();
+    gateway.until_ready().await;
+    let client = ca.leaf(&[EAST]);
+    assert_eq!(https(at, "any", Some(&client), &[]).await.unwrap().status, 200);
+    let shown = crate::client::get(gateway.admin, "/certs").await.unwrap().body;
+    assert!(shown.contains("spiffe://east/ns/default/sa/server") && !shown.contains("PRIVATE"), "{shown}");
+    eventually("it is renewed before it expires", async || issued.load(Ordering::SeqCst) >= 3).await;
+    assert_eq!(https(at, "any", Some(&client), &[]).await.unwrap().status, 200);
+
+    // Whoever is not the control plane gets neither the token nor a word.
+    let mut wrong = Options::new(ads.address);
+    wrong.more = options.more.clone();
+    wrong.more[5] = "spiffe://east/ns/default/sa/impostor".into();
+    let other = Gateway::spawn(&wrong);
+    eventually("the identity is refused", async || {
+        crate::client::get(other.admin, "/server_info").await.is_ok_and(|r| r.body.contains("not among the expected names"))
+    })
+    .await;
 }
