@@ -59,8 +59,8 @@ fn gateway(args: Vec<OsString>) -> ExitCode {
     tombolo_gateway_proxy::main(args)
 }
 
-fn agent(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
+fn agent(args: Vec<OsString>) -> ExitCode {
+    tombolo_gateway_proxy::agent_main(args)
 }
 
 /// Ends the process when standard input does. A thread, because entry points bring runtimes of their own.

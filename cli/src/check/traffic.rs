@@ -147,9 +147,7 @@ pub(super) async fn across_sites(client: &Client, report: &mut Report) {
 async fn crossings(client: &Client, site: &str) -> f64 {
     let Ok(site) = client.site(site) else { return 0.0 };
     let Ok(answer) = get_at(site.east_west.admin, "/stats/prometheus", &[]).await else { return 0.0 };
-    let counters = ["envoy_listener_downstream_cx_total", "downstream_cx_total", "istio_tcp_connections_opened_total"];
-    let text = answer.text();
-    counters.iter().map(|name| super::watching::sum(&text, name, &[])).find(|sum| *sum > 0.0).unwrap_or_default()
+    super::watching::sum(&answer.text(), "tombolo_gateway_downstream_connections_total", &[])
 }
 
 /// Point 4: names of other sites.

@@ -17,7 +17,7 @@ pub(super) fn sum(text: &str, metric: &str, labels: &[&str]) -> f64 {
         let all = labels.iter().all(|label| labels_text.contains(label));
         if all { value.split_whitespace().next()?.parse().ok() } else { None }
     };
-    text.lines().filter_map(sample).sum()
+    text.lines().filter_map(sample).fold(0.0, |sum, value| sum + value)
 }
 
 /// Point 10: standard metrics at both ends of a call, and an access log.

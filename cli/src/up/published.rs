@@ -42,8 +42,10 @@ pub(crate) struct Site {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ControlPlane {
+    /// Without TLS, for whoever wants to look or to try a proxy by hand.
     pub(crate) xds: SocketAddr,
-    pub(crate) xds_plaintext: SocketAddr,
+    /// Over TLS with a token, as the proxies here use it.
+    pub(crate) xds_tls: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) pid: u32,
     pub(crate) log: PathBuf,

@@ -274,8 +274,8 @@ impl Site {
             folder: plan.folder.clone(),
             runtime: self.runtime.folder().to_owned(),
             control_plane: published::ControlPlane {
-                xds: plan.xds(),
-                xds_plaintext: plan.xds_plaintext(),
+                xds: plan.xds_plaintext(),
+                xds_tls: plan.xds(),
                 admin: plan.control_plane_admin(),
                 pid: self.control_plane.pid,
                 log: log(&self.control_plane.id),

@@ -37,7 +37,7 @@ fn places(published: &Published) -> String {
     let mut rows = Vec::new();
     for site in &published.sites {
         let row = |what: String, at: String, pid: u32| vec![site.name.clone(), what, at, pid.to_string()];
-        rows.push(row("control plane".into(), site.control_plane.xds.to_string(), site.control_plane.pid));
+        rows.push(row("control plane".into(), site.control_plane.xds_tls.to_string(), site.control_plane.pid));
         let ingress: Vec<_> = site.ingress.ports.iter().map(|(port, at)| format!("{port} at {at}")).collect();
         let ingress = if ingress.is_empty() { "no listener".to_owned() } else { ingress.join(", ") };
         rows.push(row("ingress gateway".into(), ingress, site.ingress.pid));
@@ -158,8 +158,8 @@ mod tests {
                 folder: "m".into(),
                 runtime: "r".into(),
                 control_plane: ControlPlane {
-                    xds: at("127.1.0.1:15012"),
-                    xds_plaintext: at("127.1.0.1:15010"),
+                    xds: at("127.1.0.1:15010"),
+                    xds_tls: at("127.1.0.1:15012"),
                     admin: at("127.1.0.1:15014"),
                     pid: 6,
                     log: "l".into(),
