@@ -117,10 +117,7 @@ fn by_name<'n>(node: &'n Node, name: &str) -> &'n [u32] {
 }
 
 /// Keeps the chains that fit best; `None` does not fit.
-fn narrow<'l>(
-    chains: Vec<&'l Arc<FilterChain>>,
-    fits: impl Fn(&FilterChainMatch) -> Option<usize>,
-) -> Vec<&'l Arc<FilterChain>> {
+fn narrow(chains: Vec<&Arc<FilterChain>>, fits: impl Fn(&FilterChainMatch) -> Option<usize>) -> Vec<&Arc<FilterChain>> {
     let rated: Vec<_> = chains.into_iter().filter_map(|chain| Some((fits(&chain.matches)?, chain))).collect();
     let best = rated.iter().map(|(rate, _)| *rate).max();
     rated.into_iter().filter(|(rate, _)| Some(*rate) == best).map(|(_, chain)| chain).collect()

@@ -29,18 +29,18 @@ pub use cluster::{
     UpstreamHttp,
 };
 pub use filter::{
-    Abort, AbortKind, CompressionKind, Compressor, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride,
-    FilterOverrides, HeaderMutationFilter, HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
+    Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter,
+    HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
 };
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};
 pub use http::{
-    Codec, EscapedSlashes, Hcm, Http1Settings, Http2Settings, Http3Settings, InternalAddresses, Limits,
-    LocalReplyMapper, PathSettings, PortStripping, RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts,
-    Underscores, Upgrade, Xfcc, XfccDetails,
+    Codec, EscapedSlashes, Hcm, Http1Settings, Http2Settings, Http3Settings, InternalAddresses, Limits, PathSettings,
+    PortStripping, RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade, Xfcc,
+    XfccDetails,
 };
 pub use listener::{
     Address, Cidr, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, NetworkFilter,
-    ProxyProtocolSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, Terminal,
+    ProxyProtocolSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, TcpWeight, Terminal,
 };
 pub use load::{ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, Priority};
 pub use log::{AccessLog, ComparisonOp, LogFilter, LogFormat, LogSink};

@@ -14,12 +14,13 @@ use crate::{
         ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HttpFilter, HttpFilterKind,
         LocalRateLimit, Mirror, Redirect, Route, RouteAction, RouteTable, RouteTarget, RouterFilter,
     },
-    decision::{BodyFilters, Cause, Decision, Forward, Matched, Reply, UpgradePlan},
+    decision::{Cause, Decision, Forward, Matched, Reply, UpgradePlan},
     failure::{Failure, Flag, Flags, Kind},
     filter::{self, CorsVerdict},
     format::Facts,
     forward,
     head::{ConnInfo, Head},
+    names,
     request::{self, Caller},
     route::{self, Found},
     time::{Millis, Random},
@@ -192,9 +193,8 @@ struct Draft<'m> {
 struct Parts {
     weighted: Option<u32>,
     response_kbps: Option<u64>,
-    response_headers: SmallVec<[(header::HeaderName, HeaderValue); 4]>,
+    response_headers: Vec<(header::HeaderName, HeaderValue)>,
     mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
-    bodies: BodyFilters,
     forward_host: Option<String>,
 }
 
@@ -254,14 +254,7 @@ impl<'m> Draft<'m> {
                 }
                 _ => {}
             },
-            HttpFilterKind::GrpcWeb => self.parts.bodies.grpc_web = true,
-            HttpFilterKind::GrpcStats => self.parts.bodies.grpc_stats = true,
-            HttpFilterKind::Compressor(compressor) => {
-                if !matches!(over, Some(FilterOverride::Compressor(false))) {
-                    self.parts.bodies.compress.push(Arc::clone(compressor));
-                }
-            }
-            HttpFilterKind::MeshStats | HttpFilterKind::Router(_) => {}
+            HttpFilterKind::MeshStats | HttpFilterKind::GrpcStats | HttpFilterKind::Router(_) => {}
         }
         None
     }
@@ -329,11 +322,16 @@ fn act(
         RouteTarget::NonForwarding => return refuse(Kind::NoRoute, Some(matched)),
     };
     let Some(choice) = choice else { return refuse(Kind::NoRoute, Some(matched)) };
+    let router = router(hcm);
+    if let Some(name) = router.and_then(|router| nonsense(router, head)) {
+        let failure = Failure::new(Kind::InvalidEnvoyHeader)
+            .with_reason(format!("request_headers_failed_strict_check{{{name}}}"));
+        return Decision::Reply(Box::new(Reply { matched: Some(matched), ..Reply::failure(failure) }));
+    }
     let Some(cluster) = config.clusters.get(&choice.name) else {
         let failure = Failure::new(Kind::NoCluster).with_status(action.cluster_not_found.as_u16());
         return Decision::Reply(Box::new(Reply { matched: Some(matched), ..Reply::failure(failure) }));
     };
-    let router = router(hcm);
     let grpc = head.is_grpc();
     let hedge = hedge(action, &matched, head);
     let timeouts = timeouts::of(hcm, action, &matched, router, head, grpc);
@@ -358,7 +356,6 @@ fn act(
         flags: Flags::NONE,
         response_headers: parts.response_headers,
         mutations: parts.mutations,
-        bodies: parts.bodies,
         body_buffer_limit: route.body_buffer_limit.or(matched.host().body_buffer_limit),
         suppress_envoy_headers: router.is_some_and(|router| router.suppress_envoy_headers),
         timeout_status: timeouts::alternative(head),
@@ -374,6 +371,20 @@ fn router(hcm: &Hcm) -> Option<&RouterFilter> {
         HttpFilterKind::Router(router) => Some(router),
         _ => None,
     })
+}
+
+/// The first `x-envoy-*` header that is to be checked and holds nonsense.
+fn nonsense<'r>(router: &'r RouterFilter, head: &Head) -> Option<&'r header::HeaderName> {
+    let holds_sense = |name: &header::HeaderName| {
+        let Some(value) = head.headers.get(name) else { return true };
+        let Ok(text) = value.to_str() else { return false };
+        if *name == names::X_ENVOY_RETRY_ON || *name == names::X_ENVOY_RETRY_GRPC_ON {
+            forward::parse_retry_on(text).1
+        } else {
+            text.trim().parse::<u64>().is_ok()
+        }
+    };
+    router.strict_check_headers.iter().find(|name| !holds_sense(name))
 }
 
 fn hedge(action: &RouteAction, matched: &Matched, head: &Head) -> Option<crate::config::Hedge> {

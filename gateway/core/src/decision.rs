@@ -101,11 +101,9 @@ pub struct Forward {
     /// Flags raised so far (`DI`).
     pub flags: Flags,
     /// Response headers that filters ask for, put before the response's own changes.
-    pub response_headers: SmallVec<[(http::HeaderName, HeaderValue); 4]>,
+    pub response_headers: Vec<(http::HeaderName, HeaderValue)>,
     /// Changes of request and response by header mutation filters, in the order of their application to requests.
     pub mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
-    /// Bodies are changed by these.
-    pub bodies: BodyFilters,
     /// Bytes of the request body to keep for retries and copies; `None`: the listener's buffer limit.
     pub body_buffer_limit: Option<u64>,
     /// `x-envoy-*` headers are not put (router setting).
@@ -163,8 +161,6 @@ pub struct StreamTimeouts {
     pub idle: Option<Duration>,
     /// The stream's life.
     pub max_stream: Option<Duration>,
-    /// Set `grpc-timeout` for the upstream to the time left (the client sent one and the route honours it).
-    pub rewrite_grpc_timeout: bool,
 }
 
 /// When a request is tried again: the route's policy merged with what a trusted client asked for.
@@ -193,18 +189,8 @@ pub enum UpgradePlan {
     TerminateConnect,
 }
 
-/// What changes bodies.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct BodyFilters {
-    /// Translate gRPC-Web, when the request is that.
-    pub grpc_web: bool,
-    /// Compress the response; the filters in the order of the chain.
-    pub compress: SmallVec<[Arc<crate::config::Compressor>; 1]>,
-    /// Count gRPC messages.
-    pub grpc_stats: bool,
-}
-
-/// An answer made here. The I/O layer turns it into gRPC form when the request was gRPC and `cause` is a failure.
+/// An answer made here. When the request was gRPC the I/O layer gives it gRPC's form, except a preflight's answer: direct responses
+/// and redirects too.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// Status.

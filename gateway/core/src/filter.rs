@@ -7,9 +7,6 @@ mod bucket;
 mod cors;
 mod fault;
 
-#[cfg(test)]
-mod tests;
-
 pub use bucket::TokenBucket;
 pub(crate) use cors::CorsVerdict;
 

@@ -51,15 +51,13 @@ pub fn apply(changes: &HeaderChanges, pending: Pending<'_>, headers: &mut Header
     }
 }
 
-/// The changes that a route, what stands above it and the weighted cluster ask for, in the order of application: from the
-/// specific to the general, or the other way round when the table says so.
-fn levels<'m>(
-    matched: &'m Matched,
-    weight: Option<&'m ClusterWeight>,
-    pick: [fn(&'m Matched, Option<&'m ClusterWeight>) -> Option<&'m HeaderChanges>; 4],
-) -> SmallVec<[&'m HeaderChanges; 4]> {
-    let mut all: SmallVec<[&HeaderChanges; 4]> =
-        pick.into_iter().filter_map(|pick| pick(matched, weight)).filter(|changes| !changes.is_empty()).collect();
+/// Lists of changes in the order of their application.
+pub type Levels<'m> = SmallVec<[&'m HeaderChanges; 4]>;
+
+/// From the specific (weighted cluster, route) to the general (virtual host, table), or the other way round when the table says
+/// so.
+fn ordered<'m>(matched: &'m Matched, levels: [Option<&'m HeaderChanges>; 4]) -> Levels<'m> {
+    let mut all: Levels<'m> = levels.into_iter().flatten().filter(|changes| !changes.is_empty()).collect();
     if matched.table.most_specific_wins {
         all.reverse();
     }
@@ -68,38 +66,22 @@ fn levels<'m>(
 
 /// Changes of requests on this route.
 #[must_use]
-pub fn request_levels<'m>(matched: &'m Matched, weight: Option<&'m ClusterWeight>) -> SmallVec<[&'m HeaderChanges; 4]> {
-    levels(
-        matched,
-        weight,
-        [
-            |_, weight| weight.map(|w| &w.request_headers),
-            |matched, _| matched.route().map(|route| &route.request_headers),
-            |matched, _| Some(&matched.host().request_headers),
-            |matched, _| Some(&matched.table.request_headers),
-        ],
-    )
+pub fn request_levels<'m>(matched: &'m Matched, weight: Option<&'m ClusterWeight>) -> Levels<'m> {
+    let of_route = matched.route().map(|route| &route.request_headers);
+    let (of_host, of_table) = (Some(&matched.host().request_headers), Some(&matched.table.request_headers));
+    ordered(matched, [weight.map(|weight| &weight.request_headers), of_route, of_host, of_table])
 }
 
 /// Changes of responses on this route.
 #[must_use]
-pub fn response_levels<'m>(
-    matched: &'m Matched,
-    weight: Option<&'m ClusterWeight>,
-) -> SmallVec<[&'m HeaderChanges; 4]> {
-    levels(
-        matched,
-        weight,
-        [
-            |_, weight| weight.map(|w| &w.response_headers),
-            |matched, _| matched.route().map(|route| &route.response_headers),
-            |matched, _| Some(&matched.host().response_headers),
-            |matched, _| Some(&matched.table.response_headers),
-        ],
-    )
+pub fn response_levels<'m>(matched: &'m Matched, weight: Option<&'m ClusterWeight>) -> Levels<'m> {
+    let of_route = matched.route().map(|route| &route.response_headers);
+    let (of_host, of_table) = (Some(&matched.host().response_headers), Some(&matched.table.response_headers));
+    ordered(matched, [weight.map(|weight| &weight.response_headers), of_route, of_host, of_table])
 }
 
-/// Changes a response as the route asks for. `facts` needs no response headers: they are read from `headers`.
+/// Changes a response as the route asks for. `facts` needs no response headers: they are read from `headers`. For an answer made
+/// here leave its `status` out: Envoy applies these changes before it settles the status, and renders 0.
 pub fn change_response(matched: &Matched, weight: Option<&ClusterWeight>, facts: &Facts<'_>, headers: &mut HeaderMap) {
     for changes in response_levels(matched, weight) {
         let pending = evaluate(changes, &Facts { response: Some(headers), ..*facts });

@@ -60,17 +60,34 @@ pub fn admit(
     random: &mut Random,
 ) -> Result<Caller, Box<Reply>> {
     normalize_host(hcm, conn, head);
+    let one = matches!(head.protocol, Protocol::Http10 | Protocol::Http11);
+    if one && !head.path.is_ascii() {
+        return Err(refuse(Kind::MalformedRequest));
+    }
+    // HTTP/2 and HTTP/3 bound their headers while they decode them, by resetting the stream.
+    if one && head.headers.len() + usize::from(!head.authority.is_empty()) > hcm.limits.headers as usize {
+        return Err(refuse(Kind::TooManyHeaders));
+    }
+    if !clean::underscores(hcm.limits.underscores, &mut head.headers) {
+        return Err(refuse(Kind::MalformedRequest));
+    }
     if !(head.path.is_empty() || head.path.starts_with('/')) {
         return Err(refuse(Kind::AbsolutePath));
     }
     normalize_path(hcm, head)?;
-    if matches!(head.protocol, Protocol::Http10 | Protocol::Http11) && !clean::connection_nominated(&mut head.headers) {
+    if one && !clean::connection_nominated(&mut head.headers) {
         return Err(refuse(Kind::MalformedRequest));
     }
+    if !one {
+        clean::join_cookies(&mut head.headers);
+    }
     clean::hop_by_hop(head);
+    if !hcm.proxy_100_continue {
+        clean::expectation(&mut head.headers);
+    }
     let caller = client::identify(hcm, node, conn, head);
     forwarded_proto(hcm, conn, head);
-    clean::untrusted(hcm, caller, table, &mut head.headers);
+    clean::untrusted(caller, table, &mut head.headers);
     user_agent(hcm, node, head);
     if let Some(via) = &hcm.via {
         append(&mut head.headers, header::VIA, via.as_bytes(), b", ");
@@ -90,6 +107,12 @@ fn refuse(kind: Kind) -> Box<Reply> {
 }
 
 fn normalize_host(hcm: &Hcm, conn: &ConnInfo, head: &mut Head) {
+    if head.authority.is_empty()
+        && head.protocol == Protocol::Http10
+        && let Some(Ok(host)) = hcm.http1.default_host.as_ref().map(HeaderValue::to_str)
+    {
+        host.clone_into(&mut head.authority);
+    }
     if hcm.strip_trailing_dot {
         let end = hosts::port_start(&head.authority).unwrap_or(head.authority.len());
         if head.authority.get(..end).is_some_and(|host| host.ends_with('.')) {

@@ -105,8 +105,6 @@ pub struct OriginalDst {
     pub header: Option<http::HeaderName>,
     /// Connect to this port instead.
     pub port_override: Option<u16>,
-    /// Take the destination from this key of the metadata of the connection.
-    pub metadata_key: Option<(Arc<str>, Box<[Arc<str>]>)>,
     /// Destinations unused for so long are forgotten.
     pub cleanup_interval: Duration,
 }

@@ -32,12 +32,8 @@ pub enum HttpFilterKind {
     DynamicForwardProxy,
     /// Counts gRPC messages.
     GrpcStats,
-    /// Translates gRPC-Web.
-    GrpcWeb,
     /// Counts with mesh labels (`istio.stats`).
     MeshStats,
-    /// Compresses responses.
-    Compressor(Arc<Compressor>),
 }
 
 /// Settings of the router.
@@ -47,8 +43,6 @@ pub struct RouterFilter {
     pub suppress_envoy_headers: bool,
     /// `x-envoy-expected-rq-timeout-ms` from the client is honoured.
     pub respect_expected_timeout: bool,
-    /// Retries after the upstream has reset ahead of the timeout show 503 instead of 504.
-    pub suppress_grpc_failure_codes: bool,
     /// Requests with these headers (`x-envoy-*`) that hold nonsense get 400.
     pub strict_check_headers: Box<[http::HeaderName]>,
 }
@@ -68,8 +62,6 @@ pub enum FilterOverride {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Further changes.
     HeaderMutation(Arc<HeaderMutationFilter>),
-    /// Whether responses are compressed.
-    Compressor(bool),
     /// Host to resolve instead of the request's.
     ForwardHost(Arc<str>),
     /// Host to resolve is in this header.
@@ -185,10 +177,6 @@ pub struct LocalRateLimit {
     pub status: u16,
     /// Headers of refusals.
     pub response_headers: HeaderChanges,
-    /// A bucket per connection.
-    pub per_connection: bool,
-    /// `x-ratelimit-*` headers are put.
-    pub limit_headers: bool,
     /// gRPC refusals say RESOURCE_EXHAUSTED instead of UNAVAILABLE.
     pub grpc_resource_exhausted: bool,
 }
@@ -202,30 +190,4 @@ pub struct HeaderMutationFilter {
     pub response: HeaderChanges,
     /// With overrides at several levels: the most specific is applied last.
     pub most_specific_wins: bool,
-}
-
-/// Compresses responses.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Compressor {
-    /// With what.
-    pub kind: CompressionKind,
-    /// Shorter bodies are left alone; 30.
-    pub min_length: u32,
-    /// Media types; empty: Envoy's list.
-    pub content_types: Box<[Arc<str>]>,
-    /// Responses with an `etag` are left alone.
-    pub skip_etag: bool,
-    /// `accept-encoding` is taken out of the request.
-    pub remove_accept_encoding: bool,
-}
-
-/// Content codings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CompressionKind {
-    /// gzip.
-    Gzip,
-    /// brotli.
-    Brotli,
-    /// Zstandard.
-    Zstd,
 }

@@ -2,8 +2,7 @@
 //!
 //! Owns the types. Used by `request`, `decide` and the I/O layer's codecs.
 
-use super::{AccessLog, Cidr, HeaderChanges, HttpFilter, LogFilter, RouteTable};
-use crate::format::Format;
+use super::{AccessLog, Cidr, HttpFilter, RouteTable};
 use http::HeaderValue;
 use std::{sync::Arc, time::Duration};
 
@@ -70,10 +69,6 @@ pub struct Hcm {
     pub http2: Http2Settings,
     /// HTTP/3 details; `None`: not served.
     pub http3: Option<Http3Settings>,
-    /// Changes of answers made here; first that fits.
-    pub local_replies: Box<[LocalReplyMapper]>,
-    /// Body of answers made here; `None`: the plain text.
-    pub local_reply_body: Option<(Format, HeaderValue)>,
     /// Mesh metrics (`istio.stats`) are kept.
     pub mesh_stats: bool,
 }
@@ -320,19 +315,4 @@ pub struct Http3Settings {
     pub connection_window: Option<u32>,
     /// Extended CONNECT.
     pub allow_connect: bool,
-}
-
-/// A change of answers made here.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalReplyMapper {
-    /// Which.
-    pub filter: LogFilter,
-    /// Status instead.
-    pub status: Option<u16>,
-    /// Body instead (`%LOCAL_REPLY_BODY%` reads it).
-    pub body: Option<bytes::Bytes>,
-    /// Format of the body and its content type.
-    pub body_format: Option<(Format, HeaderValue)>,
-    /// Headers.
-    pub headers: HeaderChanges,
 }

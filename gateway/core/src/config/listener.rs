@@ -211,9 +211,12 @@ pub struct TcpProxy {
 pub enum TcpCluster {
     /// Always the same.
     One(Arc<str>),
-    /// By weight: name, weight, and the subset that wins over the proxy's own.
-    Weighted(Box<[(Arc<str>, u32, Option<MetadataMatch>)]>),
+    /// By weight; a subset there wins over the proxy's own.
+    Weighted(Box<[TcpWeight]>),
 }
+
+/// One of several clusters: its name, its weight, and its subset.
+pub type TcpWeight = (Arc<str>, u32, Option<MetadataMatch>);
 
 /// What a TCP proxy hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -44,7 +44,6 @@ pub(super) fn of(
             None => hcm.timeouts.stream_idle,
         },
         max_stream: max_stream(hcm, action, head, grpc),
-        rewrite_grpc_timeout: false,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::{config::Cors, head::Head, names, time::Random};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use smallvec::SmallVec;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -10,7 +9,7 @@ pub(crate) enum CorsVerdict {
     /// Nothing.
     Ignore,
     /// The response gets these headers.
-    Allow(SmallVec<[(HeaderName, HeaderValue); 4]>),
+    Allow(Vec<(HeaderName, HeaderValue)>),
     /// The preflight is answered with these headers.
     Answer(HeaderMap),
 }
@@ -33,9 +32,8 @@ pub(crate) fn judge(cors: &Cors, head: &Head, random: &mut Random) -> CorsVerdic
     }
 }
 
-fn permission(cors: &Cors, origin: &HeaderValue) -> SmallVec<[(HeaderName, HeaderValue); 4]> {
-    let mut out = SmallVec::new();
-    out.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
+fn permission(cors: &Cors, origin: &HeaderValue) -> Vec<(HeaderName, HeaderValue)> {
+    let mut out = vec![(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone())];
     if cors.allow_credentials {
         out.push((header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
     }

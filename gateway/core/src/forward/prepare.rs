@@ -60,13 +60,13 @@ pub fn stamp_attempt(forward: &Forward, attempt: u32, elapsed: Duration, after_t
         let told = if after_timeout { "true" } else { "false" };
         head.headers.insert(names::X_ENVOY_IS_TIMEOUT_RETRY, HeaderValue::from_static(told));
     }
-    if let Some(expected) =
-        expected_timeout(&forward.timeouts, forward.hedge.is_some_and(|h| h.on_per_try_timeout), elapsed)
-    {
-        if !forward.suppress_envoy_headers {
-            let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-            head.headers.insert(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(millis));
-        }
+    if forward.suppress_envoy_headers {
+        return;
+    }
+    let hedging = forward.hedge.is_some_and(|hedge| hedge.on_per_try_timeout);
+    if let Some(expected) = expected_timeout(&forward.timeouts, hedging, elapsed) {
+        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        head.headers.insert(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(millis));
     }
 }
 

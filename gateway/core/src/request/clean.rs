@@ -2,7 +2,7 @@
 
 use super::Caller;
 use crate::{
-    config::{Hcm, RouteTable},
+    config::{RouteTable, Underscores},
     head::Head,
     names,
 };
@@ -68,6 +68,40 @@ pub(super) fn hop_by_hop(head: &mut Head) {
     }
 }
 
+/// HTTP/2 and HTTP/3 may send a cookie in crumbs; all others expect one header.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut whole = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(whole) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
+/// Takes out names with underscores, where asked. `false`: the request is to be refused for one.
+pub(super) fn underscores(action: Underscores, headers: &mut HeaderMap) -> bool {
+    if action == Underscores::Allow {
+        return true;
+    }
+    let found: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    if action == Underscores::Reject {
+        return found.is_empty();
+    }
+    found.iter().for_each(|name| drop(headers.remove(name)));
+    true
+}
+
+/// `expect: 100-continue` is answered here and goes no further.
+pub(super) fn expectation(headers: &mut HeaderMap) {
+    if headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        headers.remove(header::EXPECT);
+    }
+}
+
 const EDGE_ONLY: [HeaderName; 3] = [
     names::X_ENVOY_DECORATOR_OPERATION,
     names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
@@ -92,14 +126,11 @@ const TRUSTED_ONLY: [HeaderName; 14] = [
 ];
 
 /// Removes what this caller may not say, and says whether it is internal.
-pub(super) fn untrusted(hcm: &Hcm, caller: Caller, table: Option<&RouteTable>, headers: &mut HeaderMap) {
+pub(super) fn untrusted(caller: Caller, table: Option<&RouteTable>, headers: &mut HeaderMap) {
     // One scan instead of a dozen lookups: nearly no client sends any of these.
     let any = headers.keys().any(|name| name.as_str().starts_with("x-envoy-"));
     if any {
         headers.remove(names::X_ENVOY_INTERNAL);
-        if hcm.use_remote_address {
-            headers.remove(names::X_ENVOY_EXTERNAL_ADDRESS);
-        }
     }
     if caller.internal {
         headers.insert(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));

@@ -114,3 +114,35 @@ fn schemes_follow_what_trusted_proxies_say() {
     admit_with(&hcm(), &conn(), &mut nonsense).unwrap();
     assert_eq!((nonsense.scheme, value(&nonsense, "x-forwarded-proto")), (Scheme::Http, Some("gopher")));
 }
+
+#[test]
+fn names_with_underscores_pass_fall_out_or_end_the_request() {
+    let mut settings = hcm();
+    let asking = || head("/", &[("x_u", "1")]);
+    let mut passing = asking();
+    admit_with(&settings, &conn(), &mut passing).unwrap();
+    assert_eq!(value(&passing, "x_u"), Some("1"));
+    settings.limits.underscores = crate::config::Underscores::Drop;
+    let mut dropped = asking();
+    admit_with(&settings, &conn(), &mut dropped).unwrap();
+    assert_eq!(value(&dropped, "x_u"), None);
+    settings.limits.underscores = crate::config::Underscores::Reject;
+    assert_eq!(admit_with(&settings, &conn(), &mut asking()).unwrap_err().status.as_u16(), 400);
+}
+
+#[test]
+fn too_many_headers_are_refused_in_http_1() {
+    let mut settings = hcm();
+    settings.limits.headers = 2;
+    assert!(admit_with(&settings, &conn(), &mut head("/", &[("a", "1")])).is_ok());
+    let refused = admit_with(&settings, &conn(), &mut head("/", &[("a", "1"), ("b", "1")])).unwrap_err();
+    assert_eq!(refused.status.as_u16(), 431);
+}
+
+#[test]
+fn crumbs_of_cookies_are_joined_and_expectations_met() {
+    let mut two = head("/", &[("cookie", "a=1"), ("cookie", "b=2"), ("expect", "100-Continue")]);
+    two.protocol = Protocol::Http2;
+    admit_with(&hcm(), &conn(), &mut two).unwrap();
+    assert_eq!((value(&two, "cookie"), value(&two, "expect")), (Some("a=1; b=2"), None));
+}

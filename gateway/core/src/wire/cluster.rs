@@ -248,7 +248,6 @@ impl Sources<'_> {
                 .map(|over| port(over.value))
                 .transpose()
                 .at("upstream_port_override")?,
-            metadata_key: None,
             cleanup_interval: self.cleanup,
         })
     }

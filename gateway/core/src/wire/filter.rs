@@ -22,8 +22,7 @@ use tombolo_controlplane_api::xds::{
             common::fault::v3 as common,
             http::{
                 cors::v3 as cors, dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
-                grpc_web::v3 as web, header_mutation::v3 as mutation, local_ratelimit::v3 as limit,
-                router::v3 as router,
+                header_mutation::v3 as mutation, local_ratelimit::v3 as limit, router::v3 as router,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },
@@ -108,8 +107,6 @@ fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>> {
         HttpFilterKind::DynamicForwardProxy
     } else if kind == stats::FilterConfig::full_name() {
         HttpFilterKind::GrpcStats
-    } else if kind == web::GrpcWeb::full_name() {
-        HttpFilterKind::GrpcWeb
     } else {
         return Ok(None);
     }))
@@ -130,12 +127,12 @@ fn router_filter(message: router::Router) -> Decoded<RouterFilter> {
     } = message;
     // Of statistics and spans nothing depends on these.
     let _ = (dynamic_stats, start_child_span, upstream_log_options, reject_connect_request_early_data);
+    let _ = suppress_grpc_request_failure_code_stats;
     refuse!(upstream_log, upstream_http_filters);
     let strict = strict_check_headers.iter().enumerate().map(|(at, n)| header_name(n).nth("strict_check_headers", at));
     Ok(RouterFilter {
         suppress_envoy_headers,
         respect_expected_timeout: respect_expected_rq_timeout,
-        suppress_grpc_failure_codes: suppress_grpc_request_failure_code_stats,
         strict_check_headers: strict.collect::<Decoded<_>>()?,
     })
 }
@@ -306,8 +303,6 @@ fn rate_limit(message: limit::LocalRateLimit) -> Decoded<LocalRateLimit> {
         enforced: share(filter_enforced, never),
         status: u16::try_from(status).ok().filter(|status| *status >= 400).unwrap_or(429),
         response_headers: header::changes(response_headers_to_add, &[], "response_headers_to_add", "")?,
-        per_connection: false,
-        limit_headers: false,
         grpc_resource_exhausted: rate_limited_as_resource_exhausted,
     })
 }

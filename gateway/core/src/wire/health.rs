@@ -169,7 +169,7 @@ fn tcp(message: hc::TcpHealthCheck) -> Decoded<HealthCheckKind> {
 }
 
 fn hexadecimal(text: &str) -> Option<Bytes> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()

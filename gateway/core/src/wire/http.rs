@@ -2,14 +2,12 @@
 
 use super::{
     Refusal, address,
-    any::{
-        At, Decoded, bool_or, data, duration, header_value, opt_duration, refuse, timeout, type_name, u32_or, unpack,
-    },
-    filter, format, header, log, protocol, route,
+    any::{At, Decoded, bool_or, duration, header_value, opt_duration, refuse, timeout, type_name, u32_or, unpack},
+    filter, log, protocol, route,
 };
 use crate::config::{
-    Codec, EscapedSlashes, Hcm, HttpFilterKind, InternalAddresses, Limits, LocalReplyMapper, PathSettings,
-    PortStripping, RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
+    Codec, EscapedSlashes, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping, RequestId,
+    RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
 };
 use crate::head::Scheme;
 use http::HeaderValue;
@@ -101,7 +99,7 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
         path_normalization_options,
         forward_proto_config
     );
-    refuse!(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, typed_header_validation_config);
+    refuse!(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, typed_header_validation_config, local_reply_config);
     refuse!(access_log_flush_interval, flush_access_log_on_new_request, access_log_options);
     // A connection that has lived its time is always drained safely; PROXY protocol state goes nowhere from here.
     let _ = (http1_safe_max_connection_duration, add_proxy_protocol_connection_state);
@@ -111,10 +109,6 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
     let common = common_http_protocol_options.unwrap_or_default();
     let (limits, connection) = common_options(common, max_request_headers_kb).at("common_http_protocol_options")?;
     let filters = filter::chain(http_filters)?;
-    let (local_replies, local_reply_body) = match local_reply_config {
-        None => (Box::default(), None),
-        Some(config) => local_replies(config).at("local_reply_config")?,
-    };
     let strip_port = match strip_port_mode {
         Some(StripPortMode::StripAnyHostPort(true)) if strip_matching_host_port => {
             return Err(Refusal::new("strip_any_host_port", "beside strip_matching_host_port"));
@@ -180,8 +174,6 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
         http1: protocol::http1_downstream(http_protocol_options.unwrap_or_default()).at("http_protocol_options")?,
         http2: protocol::http2(http2_protocol_options.unwrap_or_default()).at("http2_protocol_options")?,
         http3: http3_protocol_options.map(protocol::http3).transpose().at("http3_protocol_options")?,
-        local_replies,
-        local_reply_body,
     })
 }
 
@@ -318,30 +310,4 @@ fn request_ids(extension: Option<pb::RequestIdExtension>) -> Decoded<bool> {
     // Nothing is sampled by ids here.
     let _ = use_request_id_for_trace_sampling;
     Ok(bool_or(pack_trace_reason, true))
-}
-
-type LocalReplies = (Box<[LocalReplyMapper]>, Option<(crate::format::Format, HeaderValue)>);
-
-fn local_replies(message: pb::LocalReplyConfig) -> Decoded<LocalReplies> {
-    let pb::LocalReplyConfig { mappers, body_format } = message;
-    let mappers =
-        mappers.into_iter().enumerate().map(|(at, one)| mapper(one).nth("mappers", at)).collect::<Decoded<_>>()?;
-    Ok((mappers, body_format.map(format::body).transpose().at("body_format")?))
-}
-
-fn mapper(message: pb::ResponseMapper) -> Decoded<LocalReplyMapper> {
-    let pb::ResponseMapper { filter, status_code, body, body_format_override, headers_to_add } = message;
-    let wanted = filter.ok_or_else(|| Refusal::new("filter", "missing"))?;
-    let status = status_code.map(|code| u16::try_from(code.value).ok().filter(|code| (200..600).contains(code)));
-    Ok(LocalReplyMapper {
-        filter: log::filter(wanted, 0).at("filter")?,
-        status: match status {
-            None => None,
-            Some(Some(status)) => Some(status),
-            Some(None) => return Err(Refusal::new("status_code", "not a status from 200 to 599")),
-        },
-        body: body.as_ref().map(data).transpose().at("body")?.map(Into::into),
-        body_format: body_format_override.map(format::body).transpose().at("body_format_override")?,
-        headers: header::changes(headers_to_add, &[], "headers_to_add", "")?,
-    })
 }

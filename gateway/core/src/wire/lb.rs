@@ -133,7 +133,7 @@ fn ring_of(minimum: Option<u64>, maximum: Option<u64>, murmur: bool) -> Result<R
 
 fn table_of(size: Option<u64>) -> Result<MaglevSettings, String> {
     let table_size = size.unwrap_or(TABLE.table_size);
-    let prime = table_size >= 2 && (2..).take_while(|d| d * d <= table_size).all(|d| table_size % d != 0);
+    let prime = table_size >= 2 && (2..).take_while(|d| d * d <= table_size).all(|d| !table_size.is_multiple_of(d));
     if table_size > 5_000_011 || !prime {
         return Err(format!("{table_size} is not a prime up to 5000011"));
     }
