@@ -76,7 +76,6 @@ fn in_step(expected: &Expected, seen: &SiteStatus) -> Result<(u64, u64), String>
         return Err(format!("{name} has {} of {} proxies", there.len(), expected.proxies));
     }
     // A proxy that refused something has answered, too: the status shows what it refused, and the rest is in force.
-    // A refusal is an answer too: it waits for a person, and must not keep the rest from being used.
     if let Some(late) = there.iter().find(|p| !p.synced && p.rejected.is_empty()) {
         return Err(format!("{name}: proxy {} has not acknowledged its configuration", late.id));
     }
