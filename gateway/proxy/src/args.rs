@@ -7,7 +7,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 /// The variant of the xDS protocol that is spoken with the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum XdsMode {
+pub(crate) enum XdsMode {
     /// Incremental: only what changed travels.
     Delta,
     /// State of the world: every response carries all resources of a type.
@@ -17,55 +17,55 @@ pub enum XdsMode {
 /// Flags of `tombolo-gateway`; each is also an environment variable.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "tombolo-gateway", version, about = "The Tombolo data plane: takes xDS, accepts traffic, forwards it")]
-pub struct Args {
+pub(crate) struct Args {
     /// Control plane, HOST:PORT.
     #[arg(long, env = "TOMBOLO_XDS", value_name = "HOST:PORT")]
-    pub xds: String,
+    pub(crate) xds: String,
     /// Protocol variant towards the control plane.
     #[arg(long, env = "TOMBOLO_XDS_MODE", value_enum, default_value_t = XdsMode::Delta)]
-    pub xds_mode: XdsMode,
+    pub(crate) xds_mode: XdsMode,
     /// Node id, for Istio's control planes TYPE~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN.
     #[arg(long, env = "TOMBOLO_NODE", value_name = "ID")]
-    pub node: String,
+    pub(crate) node: String,
     /// Node cluster; the second part of the node id when absent.
     #[arg(long, env = "TOMBOLO_CLUSTER", value_name = "NAME", default_value = "tombolo")]
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// JSON object with the node's metadata.
     #[arg(long, env = "TOMBOLO_METADATA_FILE", value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
+    pub(crate) metadata_file: Option<PathBuf>,
     /// Where the admin interface listens.
     #[arg(long, env = "TOMBOLO_ADMIN", value_name = "HOST:PORT")]
-    pub admin: String,
+    pub(crate) admin: String,
     /// Worker threads; one per core when absent.
     #[arg(long, env = "TOMBOLO_WORKERS", value_name = "N")]
-    pub workers: Option<usize>,
+    pub(crate) workers: Option<usize>,
     /// PEM roots of the control plane's certificate. Present: TLS is used and required.
     #[arg(long, env = "TOMBOLO_XDS_ROOTS", value_name = "FILE")]
-    pub xds_roots: Option<PathBuf>,
+    pub(crate) xds_roots: Option<PathBuf>,
     /// SPIFFE id that the control plane must present; its host name must match when absent.
     #[arg(long, env = "TOMBOLO_XDS_IDENTITY", value_name = "SPIFFE_ID", requires = "xds_roots")]
-    pub xds_identity: Option<String>,
+    pub(crate) xds_identity: Option<String>,
     /// File with the token that is shown to the control plane; read anew for each use.
     #[arg(long, env = "TOMBOLO_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// Certificate authority, the control plane itself when absent.
     #[arg(long, env = "TOMBOLO_CA", value_name = "HOST:PORT")]
-    pub ca: Option<String>,
+    pub(crate) ca: Option<String>,
     /// Directory for the last good configuration, which serves when the control plane is away at start.
     #[arg(long, env = "TOMBOLO_STATE", value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// How long a drain may take before what is left is cut.
     #[arg(long, env = "TOMBOLO_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
-    pub drain_seconds: u64,
+    pub(crate) drain_seconds: u64,
     /// Log filter, for example `info` or `tombolo_gateway_proxy=debug`.
     #[arg(long, env = "TOMBOLO_LOG", value_name = "LEVEL", default_value = "info")]
-    pub log: String,
+    pub(crate) log: String,
     /// Log as JSON lines.
     #[arg(long, env = "TOMBOLO_LOG_JSON")]
-    pub log_json: bool,
+    pub(crate) log_json: bool,
     /// Local address of connections to upstreams that do not name one themselves.
     #[arg(long, env = "TOMBOLO_SOURCE_ADDRESS", value_name = "IP")]
-    pub source_address: Option<IpAddr>,
+    pub(crate) source_address: Option<IpAddr>,
 }
 
 impl Args {
@@ -73,19 +73,19 @@ impl Args {
     ///
     /// # Errors
     /// When a flag is missing or wrong, or help was asked for; the error prints itself.
-    pub fn parse_items(items: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+    pub(crate) fn parse_items(items: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(items)
     }
 
     /// Number of worker threads.
     #[must_use]
-    pub fn worker_count(&self) -> usize {
+    pub(crate) fn worker_count(&self) -> usize {
         self.workers.filter(|n| *n > 0).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
     /// Address of the certificate authority, when certificates can be asked for at all.
     #[must_use]
-    pub fn authority(&self) -> Option<&str> {
+    pub(crate) fn authority(&self) -> Option<&str> {
         (self.xds_roots.is_some() && self.token_file.is_some()).then(|| self.ca.as_deref().unwrap_or(&self.xds))
     }
 }

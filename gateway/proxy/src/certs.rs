@@ -3,7 +3,10 @@
 //! Owns the key from its making to its hand-over as a [`Secret`]; it is never written anywhere and never leaves the
 //! process. A renewal that fails is tried again; the old certificate serves until it expires.
 
-use crate::{control::{Backoff, Remote, RemoteError}, tls::credentials};
+use crate::{
+    control::{Backoff, Remote, RemoteError},
+    tls::credentials,
+};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
@@ -11,9 +14,14 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use std::{sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
-use tombolo_controlplane_api::ca::{IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient};
+use tombolo_controlplane_api::ca::{
+    IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+};
 use tombolo_gateway_core::config::{Certificate, PrivateKey, Secret};
 use tonic::Request;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -100,7 +108,8 @@ pub(crate) async fn obtain(authority: &Remote) -> Result<(Arc<Secret>, credentia
         request.metadata_mut().insert("authorization", token);
     }
     let channel = authority.connect().await?;
-    let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await.map_err(RemoteError::from)?;
+    let answer =
+        IstioCertificateServiceClient::new(channel).create_certificate(request).await.map_err(RemoteError::from)?;
     let chain = answer.into_inner().cert_chain;
     // The root comes last and is not shown to peers: they have their own copy or none of our word.
     let shown = chain.len().saturating_sub(1).max(1);

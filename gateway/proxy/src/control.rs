@@ -3,7 +3,10 @@
 //! Owns the trust in the control plane and the token that is shown to it. Never used for traffic.
 
 use crate::{
-    net::{socket, stream::{Replay, Stream}},
+    net::{
+        socket,
+        stream::{Replay, Stream},
+    },
     tls::{provider, verify::Verifier},
 };
 use hyper_util::rt::TokioIo;
@@ -110,8 +113,10 @@ impl Remote {
     /// The `authorization` value; the file is read anew each time because tokens are short-lived.
     pub(crate) async fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, RemoteError> {
         let Some(path) = &self.token else { return Ok(None) };
-        let text = tokio::fs::read_to_string(path).await.map_err(|e| RemoteError::File(path.display().to_string(), e))?;
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim()).parse().map_err(|_| RemoteError::Token)?;
+        let text =
+            tokio::fs::read_to_string(path).await.map_err(|e| RemoteError::File(path.display().to_string(), e))?;
+        let mut value: MetadataValue<Ascii> =
+            format!("Bearer {}", text.trim()).parse().map_err(|_| RemoteError::Token)?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -125,7 +130,10 @@ async fn open(address: &str, tls: Option<TlsConnector>) -> io::Result<Stream> {
                 let Some(connector) = tls else { return Ok(Stream::Tcp(Replay::new(tcp))) };
                 let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                let stream = connector.connect(name, Replay::new(tcp)).await.map_err(|e| io::Error::other(crate::tls::explain(&e)))?;
+                let stream = connector
+                    .connect(name, Replay::new(tcp))
+                    .await
+                    .map_err(|e| io::Error::other(crate::tls::explain(&e)))?;
                 return Ok(Stream::TlsClient(Box::new(stream)));
             }
             Err(error) => last = error,

@@ -1,11 +1,14 @@
-//! Draining as a tree: process, listener, connection, request. Holding a guard is being alive.
+//! Draining the process. Holding a guard is being alive.
 //!
-//! Owns the signal and the count, nothing else. Never cuts anything itself: whoever waits decides when patience ends.
+//! Owns the signal and the count, nothing else; listeners and connections are told by `listen`. Never cuts anything itself: whoever waits decides when patience ends.
 
 use std::future::Future;
-use tokio_util::{sync::CancellationToken, task::{TaskTracker, task_tracker::TaskTrackerToken}};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
-/// A node of the tree.
+/// The signal and the count.
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
     /// Finish what you have, take nothing new.
@@ -25,11 +28,6 @@ impl Drain {
         let alive = TaskTracker::new();
         alive.close();
         Self { soft: CancellationToken::new(), hard: CancellationToken::new(), alive }
-    }
-
-    /// A node that drains with this one, or alone. What it holds counts here.
-    pub(crate) fn child(&self) -> Self {
-        Self { soft: self.soft.child_token(), hard: self.hard.child_token(), alive: self.alive.clone() }
     }
 
     /// Keeps the process waiting.
@@ -78,20 +76,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_child_drains_with_its_parent_but_not_the_other_way() {
+    async fn it_waits_for_guards() {
         let root = Drain::new();
-        let child = root.child();
-        child.begin();
-        assert!(child.draining() && !root.draining());
-        let other = root.child();
-        root.begin();
-        other.begun().await;
-    }
-
-    #[tokio::test]
-    async fn the_root_waits_for_guards_of_children() {
-        let root = Drain::new();
-        let guard = root.child().guard();
+        let guard = root.guard();
         root.begin();
         assert!(tokio::time::timeout(std::time::Duration::from_millis(5), root.finished()).await.is_err());
         drop(guard);

@@ -18,12 +18,7 @@ use crate::{
 use bytes::BytesMut;
 use smallvec::SmallVec;
 use socket2::SockRef;
-use std::{
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpStream, UnixStream},
@@ -77,7 +72,11 @@ pub(crate) fn accepted(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: Socket) {
     own.connections.add(1);
     slot.open.set(slot.open.get() + 1);
     let listener = slot.listener.borrow().clone();
-    let entered = slot.connections.enter(worker.number(), listener.name.clone(), Limits { head: Some(SILENT), ..Limits::default() });
+    let entered = slot.connections.enter(
+        worker.number(),
+        listener.name.clone(),
+        Limits { head: Some(SILENT), ..Limits::default() },
+    );
     let (worker, slot) = (worker.clone(), slot.clone());
     let guard = worker.setup.drain.guard();
     tokio::task::spawn_local(async move {
@@ -110,7 +109,12 @@ async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, entered: Entered, so
     };
     let _ = tcp.set_nodelay(true);
     let local = tcp.local_addr().ok();
-    let mut info = ConnInfo { remote: Some(unmap(peer)), direct_remote: Some(unmap(peer)), local: local.map(unmap), ..ConnInfo::default() };
+    let mut info = ConnInfo {
+        remote: Some(unmap(peer)),
+        direct_remote: Some(unmap(peer)),
+        local: local.map(unmap),
+        ..ConnInfo::default()
+    };
     let mut fresh = Fresh { tcp, ahead: BytesMut::new() };
     let handle = entered.handle.clone();
     let mut learned = Learned::default();
@@ -162,7 +166,7 @@ impl Fresh {
 struct Learned {
     /// TLS is spoken; `None`: not looked at.
     tls: Option<bool>,
-    hello: Option<Hello>,
+    hello: Option<Box<Hello>>,
     protocols: Vec<String>,
 }
 
@@ -325,7 +329,7 @@ async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
 
 /// A handshake of which the hello was read.
 struct Begun {
-    hello: Hello,
+    hello: Box<Hello>,
     config: Arc<rustls::ServerConfig>,
 }
 

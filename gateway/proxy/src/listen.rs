@@ -3,11 +3,7 @@
 //! Owns accept loops. A listener that cannot be bound is tried again and never stops its neighbours. One that is removed
 //! or changed drains: what was accepted is finished, what waits in the kernel's queue is still taken in.
 
-use crate::{
-    inbound,
-    net::bound::Options,
-    worker::Worker,
-};
+use crate::{inbound, net::bound::Options, worker::Worker};
 use ahash::AHashMap;
 use std::{
     cell::{Cell, RefCell},
@@ -126,11 +122,6 @@ impl Handle {
         }
     }
 
-    /// What it was told.
-    pub(crate) fn told(&self) -> Signal {
-        self.signal.get()
-    }
-
     /// It belongs to this chain from now on, and these clocks count.
     pub(crate) fn settle(&self, chain: &Arc<FilterChain>, limits: Limits) {
         *self.chain.borrow_mut() = Some(chain.clone());
@@ -163,7 +154,8 @@ impl Handle {
 
     fn check(&self, now: Instant) {
         let limits = self.limits.get();
-        let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.saturating_duration_since(since) >= l);
+        let over =
+            |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.saturating_duration_since(since) >= l);
         if self.active.get() == 0 {
             // While no request is under way, bytes are the beginning of one.
             if self.head_since.get().is_none() && self.arrived.swap(false, Ordering::Relaxed) {
@@ -186,7 +178,8 @@ impl Connections {
     pub(crate) fn enter(self: &Rc<Self>, id: u64, listener: Arc<str>, limits: Limits) -> Entered {
         let now = Instant::now();
         let handle = Rc::new(Handle {
-            id, listener,
+            id,
+            listener,
             chain: RefCell::new(None),
             signal: Cell::new(Signal::None),
             waker: RefCell::new(None),
@@ -263,7 +256,8 @@ impl Listeners {
         let before = slot.listener.replace(now.clone());
         let all = |l: &Listener| l.chains.iter().chain(l.default_chain.as_ref()).cloned().collect::<Vec<_>>();
         let kept = all(now);
-        let gone: Vec<Arc<FilterChain>> = all(&before).into_iter().filter(|old| !kept.iter().any(|new| **new == **old)).collect();
+        let gone: Vec<Arc<FilterChain>> =
+            all(&before).into_iter().filter(|old| !kept.iter().any(|new| **new == **old)).collect();
         if !gone.is_empty() {
             self.connections.tell(Signal::Drain, |h| {
                 h.listener == now.name && h.chain.borrow().as_ref().is_some_and(|c| gone.iter().any(|g| **g == **c))
@@ -321,7 +315,11 @@ impl Listeners {
 }
 
 fn same_sockets(a: &Listener, b: &Listener) -> bool {
-    a.addresses == b.addresses && a.transparent == b.transparent && a.freebind == b.freebind && a.bind_to_port == b.bind_to_port && a.quic == b.quic
+    a.addresses == b.addresses
+        && a.transparent == b.transparent
+        && a.freebind == b.freebind
+        && a.bind_to_port == b.bind_to_port
+        && a.quic == b.quic
 }
 
 /// Gives an address back when its accept loop ends.
@@ -361,7 +359,10 @@ async fn bind(worker: &Rc<Worker>, slot: &Rc<Slot>, address: SocketAddr) -> Opti
     let socket = loop {
         let (options, name) = {
             let listener = slot.listener.borrow();
-            (Options { transparent: listener.transparent, freebind: listener.freebind, backlog: listener.backlog }, listener.name.clone())
+            (
+                Options { transparent: listener.transparent, freebind: listener.freebind, backlog: listener.backlog },
+                listener.name.clone(),
+            )
         };
         match worker.setup.bound.take(address, options) {
             Ok(socket) => break Some(socket),
@@ -405,7 +406,10 @@ async fn accept_unix(worker: Rc<Worker>, slot: Rc<Slot>, path: Arc<str>, mode: O
 }
 
 fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
-    use std::os::{linux::net::SocketAddrExt as _, unix::{fs::PermissionsExt as _, net}};
+    use std::os::{
+        linux::net::SocketAddrExt as _,
+        unix::{fs::PermissionsExt as _, net},
+    };
     let socket = if let Some(name) = path.strip_prefix('@') {
         net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name(name)?)?
     } else {
@@ -425,7 +429,8 @@ fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
 
 /// Accepting failed. Without file descriptors a loop would spin: connections that wait are left waiting.
 async fn pause(slot: &Slot, error: &io::Error) {
-    let exhausted = [nix::errno::Errno::EMFILE, nix::errno::Errno::ENFILE, nix::errno::Errno::ENOBUFS, nix::errno::Errno::ENOMEM];
+    let exhausted =
+        [nix::errno::Errno::EMFILE, nix::errno::Errno::ENFILE, nix::errno::Errno::ENOBUFS, nix::errno::Errno::ENOMEM];
     if exhausted.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
         tracing::warn!(listener = %slot.listener.borrow().name, %error, "accepting pauses");
         tokio::time::sleep(PAUSE).await;

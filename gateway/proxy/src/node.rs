@@ -14,35 +14,35 @@ use tombolo_controlplane_api::{
 
 /// The node as it is sent, and as telemetry labels need it.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The message for the control plane.
-    pub message: Node,
+    pub(crate) message: Node,
     /// What telemetry says of this proxy's own workload.
-    pub workload: Arc<WorkloadFacts>,
+    pub(crate) workload: Arc<WorkloadFacts>,
 }
 
 /// Istio's labels of one side of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct WorkloadFacts {
+pub(crate) struct WorkloadFacts {
     /// Workload name.
-    pub workload: String,
+    pub(crate) workload: String,
     /// Namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Value of the `app` label.
-    pub app: String,
+    pub(crate) app: String,
     /// Value of the `version` label.
-    pub version: String,
+    pub(crate) version: String,
     /// Canonical service.
-    pub canonical_service: String,
+    pub(crate) canonical_service: String,
     /// Canonical revision.
-    pub canonical_revision: String,
+    pub(crate) canonical_revision: String,
     /// Cluster id.
-    pub cluster: String,
+    pub(crate) cluster: String,
 }
 
 /// Why a metadata file was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum MetadataError {
+pub(crate) enum MetadataError {
     /// It could not be read.
     #[error("metadata file {0}: {1}")]
     Read(String, std::io::Error),
@@ -56,7 +56,7 @@ impl Identity {
     ///
     /// # Errors
     /// When the metadata file cannot be read or is not a JSON object.
-    pub fn load(id: &str, cluster: &str, metadata: Option<&Path>) -> Result<Self, MetadataError> {
+    pub(crate) fn load(id: &str, cluster: &str, metadata: Option<&Path>) -> Result<Self, MetadataError> {
         let map = match metadata {
             None => serde_json::Map::new(),
             Some(path) => {
@@ -70,7 +70,7 @@ impl Identity {
 
     /// Builds the node from metadata that is at hand.
     #[must_use]
-    pub fn new(id: &str, cluster: &str, metadata: &serde_json::Map<String, serde_json::Value>) -> Self {
+    pub(crate) fn new(id: &str, cluster: &str, metadata: &serde_json::Map<String, serde_json::Value>) -> Self {
         let workload = Arc::new(facts(id, metadata));
         let message = Node {
             id: id.to_owned(),
@@ -86,7 +86,7 @@ impl Identity {
 
     /// The node as the bytes that `--state` compares: another node's configuration must not be served.
     #[must_use]
-    pub fn fingerprint(&self) -> Vec<u8> {
+    pub(crate) fn fingerprint(&self) -> Vec<u8> {
         Node { id: self.message.id.clone(), cluster: self.message.cluster.clone(), ..Node::default() }.encode_to_vec()
     }
 }
@@ -99,13 +99,16 @@ fn facts(id: &str, metadata: &serde_json::Map<String, serde_json::Value>) -> Wor
     };
     // Without metadata the name and namespace are still in the id: type~ip~name.namespace~domain.
     let from_id = id.split('~').nth(2).and_then(|part| part.rsplit_once('.'));
-    let or = |value: String, other: Option<&str>| if value.is_empty() { other.unwrap_or_default().to_owned() } else { value };
+    let or = |value: String, other: Option<&str>| {
+        if value.is_empty() { other.unwrap_or_default().to_owned() } else { value }
+    };
     let workload = or(or(text(keys::WORKLOAD_NAME), Some(&text(keys::NAME))), from_id.map(|p| p.0));
     let app = label("app").or_else(|| label("app.kubernetes.io/name")).unwrap_or_default();
     let version = label("version").or_else(|| label("app.kubernetes.io/version")).unwrap_or_default();
     WorkloadFacts {
         canonical_service: label("service.istio.io/canonical-name").unwrap_or_else(|| or(app.clone(), Some(&workload))),
-        canonical_revision: label("service.istio.io/canonical-revision").unwrap_or_else(|| or(version.clone(), Some("latest"))),
+        canonical_revision: label("service.istio.io/canonical-revision")
+            .unwrap_or_else(|| or(version.clone(), Some("latest"))),
         workload,
         namespace: or(text(keys::NAMESPACE), from_id.map(|p| p.1)),
         app,
@@ -126,7 +129,9 @@ fn locality(metadata: &serde_json::Map<String, serde_json::Value>) -> Option<Loc
 }
 
 fn to_struct(map: &serde_json::Map<String, serde_json::Value>) -> Struct {
-    Struct { fields: map.iter().map(|(k, v)| (k.clone(), to_value(v))).collect::<BTreeMap<_, _>>().into_iter().collect() }
+    Struct {
+        fields: map.iter().map(|(k, v)| (k.clone(), to_value(v))).collect::<BTreeMap<_, _>>().into_iter().collect(),
+    }
 }
 
 fn to_value(value: &serde_json::Value) -> Value {
@@ -146,7 +151,11 @@ mod tests {
     use super::*;
 
     fn node(json: serde_json::Value) -> Identity {
-        Identity::new("sidecar~10.0.0.1~reviews-v1-abc.default~default.svc.cluster.local", "c", json.as_object().unwrap())
+        Identity::new(
+            "sidecar~10.0.0.1~reviews-v1-abc.default~default.svc.cluster.local",
+            "c",
+            json.as_object().unwrap(),
+        )
     }
 
     #[test]

@@ -45,7 +45,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(2);
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::clock::origin();
     tls::install_crypto();
-    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(4).build().context("control runtime")?;
+    let runtime =
+        Builder::new_current_thread().enable_all().max_blocking_threads(4).build().context("control runtime")?;
     runtime.block_on(control(args))
 }
 
@@ -140,7 +141,15 @@ fn xds_client(
         None => None,
     };
     let mode: XdsMode = args.xds_mode;
-    Ok(Client::new(XdsSetup { remote: remote(args, &args.xds), mode, node: identity.message.clone(), store, own, out, status }))
+    Ok(Client::new(XdsSetup {
+        remote: remote(args, &args.xds),
+        mode,
+        node: identity.message.clone(),
+        store,
+        own,
+        out,
+        status,
+    }))
 }
 
 /// What the gateway tells others of itself in headers.

@@ -47,17 +47,35 @@ struct Story {
 /// Serves a connection until it ends.
 pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream) {
     let handle = inbound.entered.handle.clone();
-    handle.settle(&inbound.chain, Limits { idle: proxy.idle_timeout, head: None, life: proxy.max_duration, abrupt: true });
+    handle.settle(
+        &inbound.chain,
+        Limits { idle: proxy.idle_timeout, head: None, life: proxy.max_duration, abrupt: true },
+    );
     let stats = inbound.chain.filters.iter().any(|f| matches!(f, NetworkFilter::MeshStats));
     let mut story = Story {
-        start: Instant::now(), wall: SystemTime::now(), cluster: None, endpoint: None, flags: Flags::NONE, trouble: None, attempts: 0,
+        start: Instant::now(),
+        wall: SystemTime::now(),
+        cluster: None,
+        endpoint: None,
+        flags: Flags::NONE,
+        trouble: None,
+        attempts: 0,
     };
     let ends = Cell::new(Ends::default());
     match open(&inbound, &proxy, &mut story).await {
         Ok((upstream, permit)) => {
             let labels = &inbound.worker.labels;
             let side = labels.side(inbound.listener.direction, &inbound.info);
-            let series = stats.then(|| labels.tcp(&side, &TcpFinished { cluster: story.cluster.as_deref(), endpoint: story.endpoint.as_deref(), flags: story.flags }));
+            let series = stats.then(|| {
+                labels.tcp(
+                    &side,
+                    &TcpFinished {
+                        cluster: story.cluster.as_deref(),
+                        endpoint: story.endpoint.as_deref(),
+                        flags: story.flags,
+                    },
+                )
+            });
             if let Some(series) = &series {
                 series.opened.add(1);
             }
@@ -119,7 +137,8 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
         if let (Some(settings), Some(host)) = (&upstream.cluster.outlier, &*endpoint.host.borrow()) {
             let outcome = if outcome.is_ok() { Outcome::Connected } else { Outcome::ConnectFailed };
             if let Some(cause) = host.state.outliers().record(settings, outcome) {
-                let suspect = crate::upstream::keeper::Suspect { cluster: cluster.name.clone(), host: host.id(), cause };
+                let suspect =
+                    crate::upstream::keeper::Suspect { cluster: cluster.name.clone(), host: host.id(), cause };
                 let _ = worker.setup.suspects.try_send(suspect);
             }
         }
@@ -174,7 +193,10 @@ fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
             attempts: story.attempts,
             ..Facts::default()
         },
-        start: story.wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
+        start: story
+            .wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
         times: Times { end: Some(end), ..Times::default() },
         bytes: Bytes { received: ends.to_upstream, sent: ends.to_client, ..Bytes::default() },
         upstream: Upstream { failure: story.trouble.as_deref().unwrap_or(""), ..Upstream::default() },

@@ -10,7 +10,10 @@ pub(crate) mod peer;
 pub(crate) mod spiffe;
 pub(crate) mod verify;
 
-use rustls::{CertificateError, CipherSuite, CommonState, ProtocolVersion, crypto::{CryptoProvider, aws_lc_rs}};
+use rustls::{
+    CertificateError, CipherSuite, CommonState, ProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use std::sync::{Arc, OnceLock};
 
 /// The one crypto provider of the process.
@@ -29,7 +32,9 @@ pub(crate) fn install_crypto() {
 pub(crate) fn explain(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     match inner {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(refusal))) => format!("invalid peer certificate: {}", refusal.0),
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(refusal))) => {
+            format!("invalid peer certificate: {}", refusal.0)
+        }
         Some(other) => other.to_string(),
         None => error.to_string(),
     }

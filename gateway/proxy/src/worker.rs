@@ -9,7 +9,12 @@ use crate::{
     http::Logs,
     listen::Listeners,
     net::bound::Bound,
-    telemetry::{labels::Labels, proc, series::Tables, sink::{Feed, Lines}},
+    telemetry::{
+        labels::Labels,
+        proc,
+        series::Tables,
+        sink::{Feed, Lines},
+    },
     tls::context::TlsStore,
     upstream::{
         cluster::{Cluster, Surroundings},
@@ -23,6 +28,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     net::IpAddr,
+    ops::Deref,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -63,6 +69,17 @@ pub(crate) struct Setup {
     pub(crate) source: Option<IpAddr>,
 }
 
+/// A configuration as one worker holds it: copies count in the worker alone, where no other thread writes.
+pub(crate) struct Pinned(Arc<Live>);
+
+impl Deref for Pinned {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.0
+    }
+}
+
 /// A worker's state.
 pub(crate) struct Worker {
     /// What it was given.
@@ -77,7 +94,7 @@ pub(crate) struct Worker {
     pub(crate) resolver: Rc<Resolver>,
     /// Compiled access logs.
     pub(crate) logs: Logs,
-    live: RefCell<Rc<Arc<Live>>>,
+    live: RefCell<Rc<Pinned>>,
     faults: Rc<Cell<u32>>,
     clusters: RefCell<AHashMap<Arc<str>, Rc<Cluster>>>,
     random: Cell<u64>,
@@ -114,7 +131,11 @@ impl Watch for Books {
 /// Starts a worker's thread. It ends when the drain is over.
 pub(crate) fn start(index: usize, setup: Setup, tables: Arc<Tables>) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(2).event_interval(61).build_local(LocalOptions::default());
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .event_interval(61)
+            .build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => runtime.block_on(run(setup, tables)),
             Err(error) => tracing::error!(%error, "worker not started"),
@@ -172,7 +193,7 @@ impl Worker {
             resolver: Resolver::new(),
             logs: Logs::default(),
             faults: Rc::default(),
-            live: RefCell::new(Rc::new(first)),
+            live: RefCell::new(Rc::new(Pinned(first))),
             clusters: RefCell::default(),
             random: Cell::new(rand::random()),
             next_connection: Cell::new(1),
@@ -181,12 +202,12 @@ impl Worker {
     }
 
     /// The newest configuration. Cheap: a count that no other thread touches.
-    pub(crate) fn live(&self) -> Rc<Arc<Live>> {
+    pub(crate) fn live(&self) -> Rc<Pinned> {
         self.live.borrow().clone()
     }
 
     fn follow(&self, live: Arc<Live>) {
-        *self.live.borrow_mut() = Rc::new(live.clone());
+        *self.live.borrow_mut() = Rc::new(Pinned(live.clone()));
         self.clusters.borrow_mut().retain(|_, cluster| {
             let here = cluster.follow(&live);
             if !here {

@@ -13,8 +13,9 @@ use tombolo_gateway_core::{
     balance::{Health, Host},
     breaker::Resource,
     config::{
-        Address, ClusterChoice, Config, Discovery, EndpointAddress, FilterChain, LbPolicy, Listener, PathMatch, Route, RouteSource, RouteTable,
-        RouteTarget, RoutePriority, SanMatcher, Terminal, TcpCluster, TransportSocket, UpstreamTls, ValidationSource,
+        Address, ClusterChoice, Config, Discovery, EndpointAddress, FilterChain, LbPolicy, Listener, PathMatch, Route,
+        RoutePriority, RouteSource, RouteTable, RouteTarget, SanMatcher, TcpCluster, Terminal, TransportSocket,
+        UpstreamTls, ValidationSource,
     },
 };
 
@@ -34,10 +35,13 @@ pub(super) fn config(admin: &Admin) -> String {
 }
 
 fn text(value: &Value) -> String {
-    serde_json::to_string_pretty(value).map_or_else(|e| e.to_string(), |mut text| {
-        text.push('\n');
-        text
-    })
+    serde_json::to_string_pretty(value).map_or_else(
+        |e| e.to_string(),
+        |mut text| {
+            text.push('\n');
+            text
+        },
+    )
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -80,7 +84,12 @@ fn xds_value(admin: &Admin) -> Value {
     let kinds: Map<String, Value> = status
         .kinds
         .iter()
-        .map(|(kind, k)| (format!("{kind:?}"), json!({"held": k.held, "accepted": k.accepted, "refused": k.refused, "refusals": k.reasons})))
+        .map(|(kind, k)| {
+            (
+                format!("{kind:?}"),
+                json!({"held": k.held, "accepted": k.accepted, "refused": k.refused, "refusals": k.reasons}),
+            )
+        })
         .collect();
     json!({
         "connected": status.connected,
@@ -92,7 +101,7 @@ fn xds_value(admin: &Admin) -> Value {
     })
 }
 
-fn sorted<'a, V>(map: &'a tombolo_gateway_core::config::Map<V>) -> Vec<(&'a Arc<str>, &'a Arc<V>)> {
+fn sorted<V>(map: &tombolo_gateway_core::config::Map<V>) -> Vec<(&Arc<str>, &Arc<V>)> {
     let mut all: Vec<_> = map.iter().collect();
     all.sort_by(|a, b| a.0.cmp(b.0));
     all
@@ -175,7 +184,9 @@ fn trust(source: &ValidationSource) -> Value {
     match source {
         ValidationSource::Inline(v) => json!({"names": v.san_matchers.iter().map(san).collect::<Vec<_>>()}),
         ValidationSource::Named(_, name) => json!({"secret": name}),
-        ValidationSource::Combined(v, _, name) => json!({"secret": name, "names": v.san_matchers.iter().map(san).collect::<Vec<_>>()}),
+        ValidationSource::Combined(v, _, name) => {
+            json!({"secret": name, "names": v.san_matchers.iter().map(san).collect::<Vec<_>>()})
+        }
     }
 }
 
@@ -278,7 +289,9 @@ fn transport(socket: &TransportSocket) -> Value {
     match socket {
         TransportSocket::Raw => json!("raw"),
         TransportSocket::Tls(t) => tls(t),
-        TransportSocket::ProxyProtocol(version, inner) => json!({"proxy_protocol": format!("{version:?}"), "inner": transport(inner)}),
+        TransportSocket::ProxyProtocol(version, inner) => {
+            json!({"proxy_protocol": format!("{version:?}"), "inner": transport(inner)})
+        }
         TransportSocket::Internal(_) => json!("internal"),
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn metrics(admin: &Admin) -> String {
     series::expose(&admin.tables, &mut out);
     admin.own.expose(&mut out);
     head(&mut out, "tombolo_gateway_access_log_lines_dropped_total", "counter");
-    let _ = writeln!(out, "tombolo_gateway_access_log_lines_dropped_total {}", admin.dropped_lines.load(Ordering::Relaxed));
+    let _ =
+        writeln!(out, "tombolo_gateway_access_log_lines_dropped_total {}", admin.dropped_lines.load(Ordering::Relaxed));
     xds(admin, &mut out);
     if let Some(expires) = admin.certificate.borrow().expires {
         let left = expires.duration_since(SystemTime::now()).map_or(0, |d| d.as_secs());
@@ -77,8 +78,16 @@ fn xds(admin: &Admin, out: &mut String) {
     }
     head(out, "tombolo_gateway_xds_responses_total", "counter");
     for (kind, of_kind) in &status.kinds {
-        let _ = writeln!(out, "tombolo_gateway_xds_responses_total{{kind=\"{kind:?}\",outcome=\"accepted\"}} {}", of_kind.accepted);
-        let _ = writeln!(out, "tombolo_gateway_xds_responses_total{{kind=\"{kind:?}\",outcome=\"refused\"}} {}", of_kind.refused);
+        let _ = writeln!(
+            out,
+            "tombolo_gateway_xds_responses_total{{kind=\"{kind:?}\",outcome=\"accepted\"}} {}",
+            of_kind.accepted
+        );
+        let _ = writeln!(
+            out,
+            "tombolo_gateway_xds_responses_total{{kind=\"{kind:?}\",outcome=\"refused\"}} {}",
+            of_kind.refused
+        );
     }
 }
 
@@ -89,7 +98,12 @@ pub(super) fn clusters(admin: &Admin) -> String {
     for (name, upstream) in keeper::sorted(&live) {
         for (priority, at) in [("default", RoutePriority::Default), ("high", RoutePriority::High)] {
             let breakers = upstream.breakers(at);
-            for (what, resource) in [("connections", Resource::Connections), ("pending_requests", Resource::Pending), ("requests", Resource::Requests), ("retries", Resource::Retries)] {
+            for (what, resource) in [
+                ("connections", Resource::Connections),
+                ("pending_requests", Resource::Pending),
+                ("requests", Resource::Requests),
+                ("retries", Resource::Retries),
+            ] {
                 let _ = writeln!(out, "{name}::{priority}_priority::max_{what}::{}", breakers.limit(resource));
             }
         }

@@ -28,17 +28,12 @@ pub(crate) enum BodyError {
     /// A copy that cannot be kept up with.
     #[error("the copy fell behind")]
     Behind,
-    /// The attempt was given up.
-    #[error("given up")]
-    Abandoned,
 }
 
 /// A request body on its way to an upstream.
 pub(crate) enum Body {
     /// There is none.
     Empty,
-    /// All of it is here.
-    Full(Option<Bytes>),
     /// The client's, as it comes.
     Client(Reader),
     /// A copy of the client's.
@@ -52,7 +47,6 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Client(reader) => reader.poll(cx),
             Self::Copy(copied) => copied.borrow_mut().poll(cx),
         }
@@ -61,7 +55,6 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full(bytes) => bytes.is_none(),
             Self::Client(reader) => reader.is_done(),
             Self::Copy(_) => false,
         }
@@ -70,9 +63,8 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Client(reader) => reader.size_hint(),
-            Self::Copy(copied) => copied.borrow().hint.clone(),
+            Self::Copy(copied) => copied.borrow().hint,
         }
     }
 }
@@ -110,7 +102,9 @@ impl Source {
     pub(crate) fn new(incoming: Incoming, most: usize) -> SharedSource {
         let exact = http_body::Body::size_hint(&incoming).exact();
         Rc::new(RefCell::new(Self {
-            incoming, most, exact,
+            incoming,
+            most,
+            exact,
             kept: (most > 0).then(Vec::new),
             kept_bytes: 0,
             trailers: None,
@@ -147,14 +141,6 @@ impl Source {
         self.last_read
     }
 
-    /// Nothing is kept any more: no further attempt will come.
-    pub(crate) fn forget(&mut self) {
-        self.most = 0;
-        if self.bytes == 0 {
-            self.kept = None;
-        }
-    }
-
     /// Resolves when the body is complete or broken off.
     pub(crate) fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.state != State::Reading {
@@ -167,7 +153,8 @@ impl Source {
     /// Adds a copy that may lag behind by `most` bytes. Only before anything was read.
     pub(crate) fn copy(&mut self, most: usize) -> Body {
         let hint = self.exact.map_or_else(SizeHint::default, SizeHint::with_exact);
-        let copied = Rc::new(RefCell::new(Copied { queue: VecDeque::new(), bytes: 0, most, end: None, waker: None, hint }));
+        let copied =
+            Rc::new(RefCell::new(Copied { queue: VecDeque::new(), bytes: 0, most, end: None, waker: None, hint }));
         self.copies.push(copied.clone());
         Body::Copy(copied)
     }

@@ -38,7 +38,13 @@ pub(crate) fn head(parts: Parts, scheme: Scheme) -> (Head, Original, hyper::http
     let path = uri.path_and_query().cloned();
     let text = match &path {
         // CONNECT has a path only in its extended form.
-        _ if method == Method::CONNECT && path.as_ref().is_none_or(|p| p.as_str().is_empty() || extensions.get::<hyper::ext::Protocol>().is_none()) => String::new(),
+        _ if method == Method::CONNECT
+            && path
+                .as_ref()
+                .is_none_or(|p| p.as_str().is_empty() || extensions.get::<hyper::ext::Protocol>().is_none()) =>
+        {
+            String::new()
+        }
         Some(path) => path.as_str().to_owned(),
         None => "/".to_owned(),
     };
@@ -49,7 +55,9 @@ pub(crate) fn head(parts: Parts, scheme: Scheme) -> (Head, Original, hyper::http
 /// What a request asks to be upgraded to; empty for nothing.
 fn upgrade(method: &Method, headers: &HeaderMap, extensions: &hyper::http::Extensions, protocol: Protocol) -> String {
     if method == Method::CONNECT {
-        return extensions.get::<hyper::ext::Protocol>().map_or_else(|| "CONNECT".to_owned(), |p| p.as_str().to_owned());
+        return extensions
+            .get::<hyper::ext::Protocol>()
+            .map_or_else(|| "CONNECT".to_owned(), |p| p.as_str().to_owned());
     }
     if !matches!(protocol, Protocol::Http11) {
         return String::new();
@@ -70,7 +78,13 @@ pub(crate) enum Form {
 }
 
 /// The request for an upstream; `None` when the head cannot be written (a path or host that is no URI).
-pub(crate) fn request(head: &Head, original: Option<&Original>, headers: HeaderMap, form: Form, body: Body) -> Option<Request<Body>> {
+pub(crate) fn request(
+    head: &Head,
+    original: Option<&Original>,
+    headers: HeaderMap,
+    form: Form,
+    body: Body,
+) -> Option<Request<Body>> {
     let path = path(head, original)?;
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
@@ -81,7 +95,9 @@ pub(crate) fn request(head: &Head, original: Option<&Original>, headers: HeaderM
             *request.version_mut() = Version::HTTP_11;
             if !head.authority.is_empty() {
                 let host = original.and_then(|o| o.host.as_ref()).filter(|h| h.as_bytes() == head.authority.as_bytes());
-                let host = host.cloned().or_else(|| HeaderValue::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok())?;
+                let host = host.cloned().or_else(|| {
+                    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok()
+                })?;
                 request.headers_mut().insert(header::HOST, host);
             }
             *request.uri_mut() = if connect { Uri::from(authority(head)?) } else { Uri::from(path) };
@@ -125,7 +141,6 @@ pub(crate) fn ask_upgrade(kind: &str, headers: &mut HeaderMap) {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +166,10 @@ mod tests {
 
     #[test]
     fn upgrades_need_both_headers() {
-        assert_eq!(parse("GET", "/", &[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]).upgrade, "websocket");
+        assert_eq!(
+            parse("GET", "/", &[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]).upgrade,
+            "websocket"
+        );
         assert_eq!(parse("GET", "/", &[("upgrade", "websocket")]).upgrade, "");
         assert_eq!(parse("CONNECT", "a:1", &[]).upgrade, "CONNECT");
         assert_eq!(parse("CONNECT", "a:1", &[]).path, "");

@@ -2,11 +2,17 @@
 //!
 //! Owns the record from which log line and metrics are made, exactly once, however the request ends.
 
-use super::{body::SharedSource, logs::{self, Compiled, Question}};
+use super::{
+    body::SharedSource,
+    logs::{self, Compiled, Question},
+};
 use crate::{
     listen::Handle,
     telemetry::labels::{Finished, Side},
-    upstream::{cluster::{Cluster, Endpoint}, pool::Conn},
+    upstream::{
+        cluster::{Cluster, Endpoint},
+        pool::Conn,
+    },
     worker::Worker,
 };
 use http::HeaderMap;
@@ -145,11 +151,6 @@ impl Exchange {
         self.sent.set(self.sent.get() + bytes as u64);
     }
 
-    /// Raises a flag.
-    pub(crate) fn flag(&self, flag: Flag) {
-        self.facts.borrow_mut().flags.insert(flag);
-    }
-
     /// The request is over. Only the first call counts.
     pub(crate) fn finish(&self) {
         if self.done.replace(true) {
@@ -203,7 +204,10 @@ impl Exchange {
         let conn = known.conn.as_deref();
         let record = Record {
             facts,
-            start: self.wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
+            start: self
+                .wall
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
             times: known.times,
             bytes: Bytes { received, sent: self.sent.get(), ..Bytes::default() },
             upstream: Upstream {

@@ -8,7 +8,7 @@ use super::{
     exchange::Exchange,
     mirror, reply,
     response::{Clocks, Held, Outgoing, Streaming, grpc_status},
-    tries::{self, Ask, Done, Got, After},
+    tries::{self, After, Ask, Done, Got},
     tunnel,
 };
 use crate::upstream::keeper::Live;
@@ -41,7 +41,12 @@ pub(crate) struct Request {
 }
 
 /// Forwards a request.
-pub(crate) async fn forward(exchange: &Rc<Exchange>, live: &Live, mut forward: Box<Forward>, request: Request) -> Response<Outgoing> {
+pub(crate) async fn forward(
+    exchange: &Rc<Exchange>,
+    live: &Live,
+    mut forward: Box<Forward>,
+    request: Request,
+) -> Response<Outgoing> {
     let downstream = exchange.downstream.clone();
     let Request { mut head, original, caller, body, upgrade } = request;
     exchange.facts.borrow_mut().matched = Some(forward.matched.clone());
@@ -72,7 +77,16 @@ pub(crate) async fn forward(exchange: &Rc<Exchange>, live: &Live, mut forward: B
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
         return tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await;
     }
-    let ask = Ask { exchange, forward: &forward, head: &head, original: &original, source: source.as_ref(), cluster: &cluster, upstream, live };
+    let ask = Ask {
+        exchange,
+        forward: &forward,
+        head: &head,
+        original: &original,
+        source: source.as_ref(),
+        cluster: &cluster,
+        upstream,
+        live,
+    };
     let done = tries::run(&ask).await;
     match done {
         Done::Failed(failure, after) => {
@@ -102,7 +116,9 @@ fn respond(
     let downstream = &exchange.downstream;
     let Got { mut response, lease, endpoint, in_flight, permit } = got;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS
-        || (forward.upgrade == Some(UpgradePlan::Pass) && head.method == http::Method::CONNECT && response.status().is_success());
+        || (forward.upgrade == Some(UpgradePlan::Pass)
+            && head.method == http::Method::CONNECT
+            && response.status().is_success());
     let upstream_side = switching.then(|| hyper::upgrade::on(&mut response));
     let (mut parts, incoming) = response.into_parts();
     let status = parts.status.as_u16();

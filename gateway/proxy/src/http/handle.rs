@@ -22,7 +22,10 @@ use tombolo_gateway_core::{
 };
 
 /// Serves one request.
-pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Result<Response<Outgoing>, Infallible> {
+pub(crate) async fn handle(
+    downstream: Rc<Downstream>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Outgoing>, Infallible> {
     let exchange = Exchange::begin(&downstream);
     let upgrade = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -46,14 +49,19 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Inco
         Decision::Reply(answer) => Ok(answered(&exchange, head, *answer).await),
         Decision::Forward(decided) => {
             let fault = (decided.delay.is_some() || decided.response_kbps.is_some()).then(|| worker.fault());
-            let response = forward::forward(&exchange, &live, decided, Forwarded { head, original, caller, body, upgrade }).await;
+            let response =
+                forward::forward(&exchange, &live, decided, Forwarded { head, original, caller, body, upgrade }).await;
             drop(fault);
             Ok(response)
         }
     }
 }
 
-async fn answered(exchange: &Rc<Exchange>, head: tombolo_gateway_core::head::Head, answer: Reply) -> Response<Outgoing> {
+async fn answered(
+    exchange: &Rc<Exchange>,
+    head: tombolo_gateway_core::head::Head,
+    answer: Reply,
+) -> Response<Outgoing> {
     exchange.facts.borrow_mut().head = Some(head);
     if let Some(delay) = answer.delay {
         tokio::time::sleep(delay).await;
@@ -73,5 +81,6 @@ fn refused(downstream: &Downstream, head: &tombolo_gateway_core::head::Head) -> 
 }
 
 fn wants_upgrade(request: &Request<Incoming>) -> bool {
-    request.method() == Method::CONNECT || (request.version() == Version::HTTP_11 && request.headers().contains_key(http::header::UPGRADE))
+    request.method() == Method::CONNECT
+        || (request.version() == Version::HTTP_11 && request.headers().contains_key(http::header::UPGRADE))
 }

@@ -15,11 +15,14 @@ use tombolo_gateway_core::{
 /// The logs of one place (a connection manager, a TCP proxy).
 pub(crate) type Compiled = Rc<[(LogSink, LineFormat, Option<LogFilter>)]>;
 
+/// What holds the configuration, and the logs compiled from it.
+type Place = (Arc<dyn Any + Send + Sync>, Compiled);
+
 /// Every place's compiled logs.
 #[derive(Default)]
 pub(crate) struct Logs {
     /// By the address of what holds them, which is kept so that the address cannot come to mean something else.
-    places: RefCell<AHashMap<usize, (Arc<dyn Any + Send + Sync>, Compiled)>>,
+    places: RefCell<AHashMap<usize, Place>>,
 }
 
 /// What a filter asks that is not in the record.
@@ -60,7 +63,9 @@ impl Logs {
 
     /// Forgets places that are gone.
     pub(crate) fn sweep(&self) {
-        self.places.borrow_mut().retain(|_, (place, compiled)| Arc::strong_count(place) > 1 || Rc::strong_count(compiled) > 1);
+        self.places
+            .borrow_mut()
+            .retain(|_, (place, compiled)| Arc::strong_count(place) > 1 || Rc::strong_count(compiled) > 1);
     }
 }
 

@@ -33,7 +33,10 @@ pub(crate) fn send(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, sour
         let body = source.map_or(Body::Empty, |source| source.borrow_mut().copy(LAG));
         let head = copied(exchange, mirror, head);
         let guard = exchange.downstream.worker.setup.drain.guard();
-        tokio::task::spawn_local(tokio::time::timeout(TIMEOUT, send_one(exchange.downstream.clone(), cluster.clone(), head, body, guard)));
+        tokio::task::spawn_local(tokio::time::timeout(
+            TIMEOUT,
+            send_one(exchange.downstream.clone(), cluster.clone(), head, body, guard),
+        ));
     }
 }
 

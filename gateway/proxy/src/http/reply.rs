@@ -44,11 +44,18 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
         known.matched = matched;
     }
     if let Some(matched) = &known.matched {
-        let facts = Facts { head: known.head.as_ref(), conn: Some(&exchange.downstream.info), status: Some(status.as_u16()), flags: known.flags, ..Facts::default() };
+        let facts = Facts {
+            head: known.head.as_ref(),
+            conn: Some(&exchange.downstream.info),
+            status: Some(status.as_u16()),
+            flags: known.flags,
+            ..Facts::default()
+        };
         change_response(matched, None, &facts, &mut headers);
     }
     finish_response(&exchange.downstream.hcm, known.head.as_ref(), false, &mut headers);
-    if !(is_grpc || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED) {
+    if !(is_grpc || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
+    {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     if exchange.downstream.logs_heads() {

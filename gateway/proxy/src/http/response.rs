@@ -23,6 +23,9 @@ use tombolo_gateway_core::{
     time::Millis,
 };
 
+/// What polling a body yields.
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
 /// A response's body as the client's codec takes it.
 pub(crate) enum Outgoing {
     /// There is none.
@@ -77,7 +80,13 @@ struct Pace {
 
 impl Streaming {
     /// A body that begins to flow.
-    pub(crate) fn new(incoming: Incoming, held: Held, clocks: Clocks, sleep: Option<Pin<Box<Sleep>>>, kbps: Option<u64>) -> Box<Self> {
+    pub(crate) fn new(
+        incoming: Incoming,
+        held: Held,
+        clocks: Clocks,
+        sleep: Option<Pin<Box<Sleep>>>,
+        kbps: Option<u64>,
+    ) -> Box<Self> {
         let pace = kbps.map(|kbps| Pace {
             #[allow(clippy::cast_precision_loss, reason = "a rate for faults need not be exact")]
             bytes_per_second: (kbps.max(1) * 1024) as f64,
@@ -88,7 +97,7 @@ impl Streaming {
         Box::new(Self { incoming, held, clocks, sleep, trailers: true, pace, over: false })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
         if self.over {
             return Poll::Ready(None);
         }
@@ -110,7 +119,7 @@ impl Streaming {
         }
     }
 
-    fn moved(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn moved(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Polled {
         if self.clocks.idle.is_some() {
             // Begins anew with the next wait.
             self.sleep = None;
@@ -143,7 +152,7 @@ impl Streaming {
         Poll::Ready(Some(Ok(frame)))
     }
 
-    fn poll_pace(&mut self, cx: &mut Context<'_>) -> Option<Poll<Option<Result<Frame<Bytes>, BodyError>>>> {
+    fn poll_pace(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
         let pace = self.pace.as_mut()?;
         let data = pace.waiting.as_mut()?;
         let allowed = pace.since.elapsed().as_secs_f64() * pace.bytes_per_second - pace.sent;
@@ -170,7 +179,7 @@ impl Streaming {
     }
 
     /// Waits for the next clock that could run out.
-    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Polled {
         if self.sleep.is_none() {
             let idle = self.clocks.idle.map(|idle| Instant::now() + idle);
             let at = |millis: Option<Millis>| millis.map(|m| clock::origin() + Duration::from_millis(m.0));
@@ -250,7 +259,7 @@ impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),

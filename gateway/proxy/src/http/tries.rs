@@ -167,7 +167,10 @@ pub(crate) async fn run(ask: &Ask<'_>) -> Done {
                 }
             }
             Action::Fail(failure) | Action::Abort(failure) => {
-                return Done::Failed(failure, After { attempts: attempt.count(), flags: attempt.flags(), until: None, sleep });
+                return Done::Failed(
+                    failure,
+                    After { attempts: attempt.count(), flags: attempt.flags(), until: None, sleep },
+                );
             }
             Action::Wait(_) => {}
         }
@@ -204,7 +207,10 @@ fn failed(kind: Kind) -> Step {
 
 fn setup(ask: &Ask<'_>) -> Setup {
     let forward = ask.forward;
-    let idempotent = matches!(ask.head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE);
+    let idempotent = matches!(
+        ask.head.method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
     Setup {
         retry: forward.retry.clone(),
         hedge_on_per_try_timeout: forward.hedge.is_some_and(|h| h.on_per_try_timeout),
@@ -258,14 +264,20 @@ async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Rc<Endp
     match &ask.upstream.cluster.discovery {
         Discovery::DynamicForwardProxy(settings) => {
             let host = ask.forward.forward_host.as_deref().unwrap_or(&ask.head.authority);
-            let secure = matches!(ask.upstream.cluster.transport, tombolo_gateway_core::config::TransportSocket::Tls(_));
+            let secure =
+                matches!(ask.upstream.cluster.transport, tombolo_gateway_core::config::TransportSocket::Tls(_));
             let (name, port) = split_port(host, if secure { 443 } else { 80 });
             let found = worker.resolver.resolve(name, settings.family).await?;
             let address = std::net::SocketAddr::new(*found.first()?, port);
             Some(ask.cluster.destination(address, name))
         }
         Discovery::OriginalDst(settings) => {
-            let told = settings.header.as_ref().and_then(|h| ask.head.headers.get(h)).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+            let told = settings
+                .header
+                .as_ref()
+                .and_then(|h| ask.head.headers.get(h))
+                .and_then(|v| v.to_str().ok())
+                .and_then(|v| v.parse().ok());
             let mut address: std::net::SocketAddr = told.or(downstream.info.local)?;
             if let Some(port) = settings.port_override {
                 address.set_port(port);
@@ -309,7 +321,8 @@ async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<C
     };
     let mut left = STALE;
     loop {
-        let mut lease = endpoint.lease(&downstream.worker.around, ask.live, &ask.upstream, &wish).await.map_err(unsent)?;
+        let mut lease =
+            endpoint.lease(&downstream.worker.around, ask.live, &ask.upstream, &wish).await.map_err(unsent)?;
         opened.set(true);
         let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
         let mut headers = head.headers.clone();
@@ -482,7 +495,9 @@ async fn wait(
             last.after(tombolo_gateway_core::time::millis(idle))
         });
         loop {
-            let Some(next) = [attempt.until(), idle, stream.life].into_iter().flatten().min() else { return Poll::Pending };
+            let Some(next) = [attempt.until(), idle, stream.life].into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
             let deadline = (clock::origin() + Duration::from_millis(next.0)).into();
             let timer = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if timer.deadline() != deadline {

@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{
     tcp::relay::{self, Ends},
-    upstream::{cluster::{Cluster, Wish}, connect, keeper::Live},
+    upstream::{
+        cluster::{Cluster, Wish},
+        connect,
+        keeper::Live,
+    },
 };
 use http::{HeaderMap, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;

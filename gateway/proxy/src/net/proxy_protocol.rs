@@ -65,7 +65,8 @@ fn v1(bytes: &[u8]) -> Parsed {
                 let ip: IpAddr = ip.parse().ok()?;
                 // Leading zeros and signs are refused: the port is as the specification writes it.
                 let number: u16 = port.parse().ok()?;
-                (number.to_string() == port && ip.is_ipv4() == (*family == "TCP4")).then_some(SocketAddr::new(ip, number))
+                (number.to_string() == port && ip.is_ipv4() == (*family == "TCP4"))
+                    .then_some(SocketAddr::new(ip, number))
             };
             address(source, source_port).zip(address(destination, destination_port))
         }
@@ -145,7 +146,8 @@ pub(crate) fn write_v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
         _ => return b"PROXY UNKNOWN\r\n".to_vec(),
     };
-    format!("PROXY {family} {} {} {} {}\r\n", source.ip(), destination.ip(), source.port(), destination.port()).into_bytes()
+    format!("PROXY {family} {} {} {} {}\r\n", source.ip(), destination.ip(), source.port(), destination.port())
+        .into_bytes()
 }
 
 /// A version 2 header, as it is sent to an upstream.

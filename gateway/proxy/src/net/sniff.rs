@@ -14,7 +14,7 @@ pub(crate) enum Tls {
     /// The connection does not begin with a TLS handshake.
     Absent,
     /// A complete client hello.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// It begins as TLS does and is then malformed.
     Bad,
 }
@@ -66,7 +66,7 @@ impl Sniffer {
                 let hello = accepted.client_hello();
                 let server_name = hello.server_name().map(str::to_ascii_lowercase);
                 let alpn = hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
-                Tls::Hello(Hello { server_name, alpn, accepted })
+                Tls::Hello(Box::new(Hello { server_name, alpn, accepted }))
             }
         }
     }

@@ -47,7 +47,11 @@ pub(crate) fn probe(address: SocketAddr) -> io::Result<()> {
 }
 
 /// Opens a connection, optionally from a given local address.
-pub(crate) async fn connect(to: SocketAddr, from: Option<IpAddr>, keepalive: Option<Keepalive>) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    keepalive: Option<Keepalive>,
+) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(ip) = from.filter(|ip| ip.is_ipv4() == to.is_ipv4()) {
         socket.bind(SocketAddr::new(ip, 0))?;

@@ -66,7 +66,14 @@ where
 }
 
 /// Moves what can be moved in one direction; ready when it has ended.
-fn step<R, W>(way: &mut Way, from: &mut R, to: &mut W, cx: &mut Context<'_>, count: &impl Fn(usize), moved: &impl Fn()) -> Poll<io::Result<()>>
+fn step<R, W>(
+    way: &mut Way,
+    from: &mut R,
+    to: &mut W,
+    cx: &mut Context<'_>,
+    count: &impl Fn(usize),
+    moved: &impl Fn(),
+) -> Poll<io::Result<()>>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,

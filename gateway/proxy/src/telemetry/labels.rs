@@ -120,7 +120,8 @@ impl Labels {
             let principal = identity.map(ToString::to_string);
             // Without an exchange of metadata the principal is all that is known for certain.
             let parts = identity.and_then(|i| i.workload_parts());
-            let facts = WorkloadFacts { namespace: parts.map_or(UNKNOWN, |p| p.0).to_owned(), ..WorkloadFacts::default() };
+            let facts =
+                WorkloadFacts { namespace: parts.map_or(UNKNOWN, |p| p.0).to_owned(), ..WorkloadFacts::default() };
             side_labels("source", &facts, principal.as_deref().unwrap_or(UNKNOWN))
         } else {
             side_labels("source", &self.own, UNKNOWN)
@@ -142,7 +143,8 @@ impl Labels {
             Some(Value::List(services)) => services.first().cloned(),
             _ => None,
         });
-        let of = |key: &str| service.as_ref().and_then(|s| s.get(key)).and_then(Value::as_str).unwrap_or(UNKNOWN).to_owned();
+        let of =
+            |key: &str| service.as_ref().and_then(|s| s.get(key)).and_then(Value::as_str).unwrap_or(UNKNOWN).to_owned();
         label(&mut text, "destination_service", &of("host"));
         label(&mut text, "destination_service_name", &of("name"));
         label(&mut text, "destination_service_namespace", &of("namespace"));
@@ -251,14 +253,23 @@ fn side_labels(role: &str, facts: &WorkloadFacts, principal: &str) -> String {
 /// The workload behind an endpoint: `name;namespace;canonical;revision;cluster` in its metadata.
 fn workload(endpoint: &Endpoint) -> WorkloadFacts {
     let host = endpoint.host.borrow();
-    let told = host.as_ref().and_then(|h| h.endpoint.metadata.get("istio", "workload")).and_then(Value::as_str).unwrap_or_default();
+    let told = host
+        .as_ref()
+        .and_then(|h| h.endpoint.metadata.get("istio", "workload"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let mut parts = told.split(';').map(str::to_owned);
     let mut next = || parts.next().unwrap_or_default();
-    let (workload, namespace, canonical_service, canonical_revision, cluster) = (next(), next(), next(), next(), next());
+    let (workload, namespace, canonical_service, canonical_revision, cluster) =
+        (next(), next(), next(), next(), next());
     WorkloadFacts {
         app: canonical_service.clone(),
         version: canonical_revision.clone(),
-        workload, namespace, canonical_service, canonical_revision, cluster,
+        workload,
+        namespace,
+        canonical_service,
+        canonical_revision,
+        cluster,
     }
 }
 

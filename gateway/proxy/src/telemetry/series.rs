@@ -19,8 +19,25 @@ const MOST_SERIES: usize = 4096;
 
 /// Istio's buckets for durations (milliseconds) and sizes (bytes).
 pub(crate) const DURATION_BUCKETS: &[f64] = &[
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0, 300_000.0,
-    600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 const BUCKETS: usize = DURATION_BUCKETS.len();
 
@@ -52,11 +69,6 @@ impl Gauge {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Replaces.
-    pub(crate) fn set(&self, n: i64) {
-        self.0.store(n, Relaxed);
-    }
-
     /// The value.
     pub(crate) fn load(&self) -> i64 {
         self.0.load(Relaxed)
@@ -85,7 +97,11 @@ impl Histogram {
         if let Some(bucket) = self.buckets.get(at) {
             bucket.add(1);
         }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations and sizes are small and not negative")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "durations and sizes are small and not negative"
+        )]
         self.sum.add((value * 1000.0) as u64);
     }
 }
@@ -199,7 +215,8 @@ pub(crate) fn expose(workers: &[Arc<Tables>], out: &mut String) {
         for (labels, series) in worker.requests.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let (total, merged) = requests.entry(labels.clone()).or_default();
             *total += series.total.load();
-            for (into, from) in merged.iter_mut().zip([&series.duration, &series.request_bytes, &series.response_bytes]) {
+            for (into, from) in merged.iter_mut().zip([&series.duration, &series.request_bytes, &series.response_bytes])
+            {
                 into.add(from);
             }
         }
@@ -211,7 +228,12 @@ pub(crate) fn expose(workers: &[Arc<Tables>], out: &mut String) {
         }
     }
     write_requests(&requests, out);
-    let names = ["istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total", "istio_tcp_sent_bytes_total", "istio_tcp_received_bytes_total"];
+    let names = [
+        "istio_tcp_connections_opened_total",
+        "istio_tcp_connections_closed_total",
+        "istio_tcp_sent_bytes_total",
+        "istio_tcp_received_bytes_total",
+    ];
     for (at, name) in names.iter().enumerate() {
         head(out, name, "counter");
         for (labels, sums) in &tcp {

@@ -51,7 +51,8 @@ impl Writer {
     /// Starts the thread.
     pub(crate) fn start() -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("access-log".into()).stack_size(256 * 1024).spawn(move || write(&jobs))?;
+        let thread =
+            std::thread::Builder::new().name("access-log".into()).stack_size(256 * 1024).spawn(move || write(&jobs))?;
         Ok(Self { queue, dropped: Arc::default(), thread: Some(thread) })
     }
 

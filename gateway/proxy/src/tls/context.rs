@@ -3,7 +3,11 @@
 //! Owns the cache that all workers share. A new rustls configuration is made whenever the context or a secret in it
 //! changes, and with it new ticket keys: a session never outlives the trust it was opened under.
 
-use super::{credentials::{self, Credentials}, provider, verify::Verifier};
+use super::{
+    credentials::{self, Credentials},
+    provider,
+    verify::Verifier,
+};
 use ahash::AHashMap;
 use rustls::{
     ClientConfig, ServerConfig, SupportedProtocolVersion,
@@ -13,9 +17,13 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use std::{fmt, sync::{Arc, Mutex, PoisonError}};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tombolo_gateway_core::config::{
-    Certificate, Config, DownstreamTls, Secret, SecretRef, TlsCommon, TlsVersion, UpstreamTls, Validation, ValidationSource,
+    Certificate, Config, DownstreamTls, Secret, SecretRef, TlsCommon, TlsVersion, UpstreamTls, Validation,
+    ValidationSource,
 };
 
 /// TLS as server, ready to use.
@@ -83,7 +91,9 @@ fn secrets_of(common: &TlsCommon, config: &Config) -> Secrets {
         SecretRef::Named(_, name) => config.secrets.get(name).cloned(),
     });
     let validation = match &common.validation {
-        Some(ValidationSource::Named(_, name) | ValidationSource::Combined(_, _, name)) => Some(config.secrets.get(name).cloned()),
+        Some(ValidationSource::Named(_, name) | ValidationSource::Combined(_, _, name)) => {
+            Some(config.secrets.get(name).cloned())
+        }
         Some(ValidationSource::Inline(_)) | None => None,
     };
     certificates.chain(validation).collect()
@@ -206,7 +216,8 @@ fn crypto(common: &TlsCommon) -> Arc<CryptoProvider> {
     }
     let mut narrowed = (*provider()).clone();
     narrowed.cipher_suites.retain(|suite| {
-        suite.version() == &TLS13 || common.ciphers.iter().any(|name| openssl_name(suite.suite()).is_some_and(|n| name.contains(n)))
+        suite.version() == &TLS13
+            || common.ciphers.iter().any(|name| openssl_name(suite.suite()).is_some_and(|n| name.contains(n)))
     });
     let tls12 = narrowed.cipher_suites.iter().any(|s| s.version() == &TLS12);
     if tls12 { Arc::new(narrowed) } else { provider() }
@@ -234,8 +245,12 @@ fn build_server(context: &DownstreamTls, secrets: &Secrets) -> Result<ServerCont
         .with_protocol_versions(&versions(&context.common))
         .map_err(|e| e.to_string())?;
     let builder = match verifier(&context.common, secrets)? {
-        Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier.required(context.require_client_certificate))),
-        None if context.require_client_certificate => return Err("client certificates are required but nothing verifies them".to_owned()),
+        Some(verifier) => {
+            builder.with_client_cert_verifier(Arc::new(verifier.required(context.require_client_certificate)))
+        }
+        None if context.require_client_certificate => {
+            return Err("client certificates are required but nothing verifies them".to_owned());
+        }
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&own)));
@@ -255,7 +270,9 @@ fn build_client(context: &UpstreamTls, secrets: &Secrets, id: u64) -> Result<Cli
     let builder = ClientConfig::builder_with_provider(crypto(&context.common))
         .with_protocol_versions(&versions(&context.common))
         .map_err(|e| e.to_string())?;
-    let verifier = verifier(&context.common, secrets)?.unwrap_or_else(Verifier::anybody).check_host(context.auto_sni_san_validation);
+    let verifier = verifier(&context.common, secrets)?
+        .unwrap_or_else(Verifier::anybody)
+        .check_host(context.auto_sni_san_validation);
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match certificates(&context.common, secrets)?.into_iter().next() {
         Some(own) => builder.with_client_cert_resolver(own.resolver()),
@@ -272,7 +289,13 @@ fn build_client(context: &UpstreamTls, secrets: &Secrets, id: u64) -> Result<Cli
         other.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
         Arc::new(other)
     };
-    Ok(ClientContext { h2: with(&[b"h2"]), http1: with(&[b"http/1.1"]), either: with(&[b"h2", b"http/1.1"]), base: Arc::new(config), id })
+    Ok(ClientContext {
+        h2: with(&[b"h2"]),
+        http1: with(&[b"http/1.1"]),
+        either: with(&[b"h2", b"http/1.1"]),
+        base: Arc::new(config),
+        id,
+    })
 }
 
 /// Chooses among several certificates by the name the client asks for.
@@ -281,7 +304,9 @@ struct BySni(Vec<(Vec<String>, Arc<CertifiedKey>)>);
 
 impl BySni {
     fn new(own: &[Credentials]) -> Self {
-        let names = |c: &Credentials| c.chain().first().and_then(|leaf| super::spiffe::names(leaf).ok()).unwrap_or_default().dns;
+        let names = |c: &Credentials| {
+            c.chain().first().and_then(|leaf| super::spiffe::names(leaf).ok()).unwrap_or_default().dns
+        };
         Self(own.iter().map(|c| (names(c), c.certified())).collect())
     }
 }
@@ -291,7 +316,10 @@ impl ResolvesServerCert for BySni {
         if let ([_, _, ..], Some(asked)) = (self.0.as_slice(), hello.server_name()) {
             let covers = |name: &String| {
                 name.eq_ignore_ascii_case(asked)
-                    || name.strip_prefix("*.").zip(asked.split_once('.')).is_some_and(|(suffix, (_, rest))| suffix.eq_ignore_ascii_case(rest))
+                    || name
+                        .strip_prefix("*.")
+                        .zip(asked.split_once('.'))
+                        .is_some_and(|(suffix, (_, rest))| suffix.eq_ignore_ascii_case(rest))
             };
             let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
             if let Some((_, key)) = self.0.iter().find(|(names, key)| names.iter().any(covers) && fits(key)) {
@@ -309,11 +337,12 @@ pub(crate) fn inventory(config: &Config) -> Vec<(Arc<str>, credentials::Facts)> 
         .secrets
         .iter()
         .filter_map(|(name, secret)| match &**secret {
-            Secret::Certificate(c) => Credentials::from_pem(&c.chain, c.key.pem()).ok().map(|own| (name.clone(), own.facts().clone())),
+            Secret::Certificate(c) => {
+                Credentials::from_pem(&c.chain, c.key.pem()).ok().map(|own| (name.clone(), own.facts().clone()))
+            }
             Secret::Validation(_) => None,
         })
         .collect();
     out.sort_by(|a, b| a.0.cmp(&b.0));
     out
 }
-

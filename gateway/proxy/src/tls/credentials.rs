@@ -8,7 +8,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use std::{fmt, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Why a certificate and key cannot be used.
@@ -62,14 +66,19 @@ impl Credentials {
     }
 
     /// From parts.
-    pub(crate) fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, CredentialsError> {
+    pub(crate) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CredentialsError> {
         let leaf = chain.first().ok_or_else(|| CredentialsError::Chain("it is empty".to_owned()))?;
         let facts = facts(leaf)?;
         let signer = provider().key_provider.load_private_key(key).map_err(|e| CredentialsError::Key(e.to_string()))?;
         let key = CertifiedKey::new(chain, signer);
         match key.keys_match() {
             // Some kinds of key do not tell; a handshake will.
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Self { key: Arc::new(key), facts }),
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+                Ok(Self { key: Arc::new(key), facts })
+            }
             Err(_) => Err(CredentialsError::Mismatch),
         }
     }

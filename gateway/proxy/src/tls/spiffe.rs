@@ -2,11 +2,17 @@
 //!
 //! Pure. An identity exists only after the chain was verified against the bundle of the identity's own trust domain.
 
-use rustls::{RootCertStore, pki_types::{CertificateDer, UnixTime}};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, UnixTime},
+};
 use std::{collections::BTreeMap, sync::Arc};
 use tombolo_federation_model::{Identity, TrustDomain};
 use webpki::{CertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy};
-use x509_parser::{extensions::{GeneralName, ParsedExtension}, prelude::{FromDer as _, X509Certificate}};
+use x509_parser::{
+    extensions::{GeneralName, ParsedExtension},
+    prelude::{FromDer as _, X509Certificate},
+};
 
 /// The role in which the peer showed its certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +114,7 @@ fn address(octets: &[u8]) -> Option<std::net::IpAddr> {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Refusal> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Refusal::Unreadable),
     }
 }
@@ -119,7 +125,9 @@ pub(crate) fn claimed(leaf: &[u8]) -> Result<Identity, Refusal> {
     for extension in certificate.extensions() {
         match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(constraints) if constraints.ca => return Err(Refusal::Authority),
-            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => return Err(Refusal::Authority),
+            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
+                return Err(Refusal::Authority);
+            }
             ParsedExtension::KeyUsage(usage) if !usage.digital_signature() => return Err(Refusal::KeyUsage),
             ParsedExtension::ParseError { .. } => return Err(Refusal::Unreadable),
             _ => {}
@@ -173,11 +181,14 @@ pub(crate) fn chain(
             let depth = if check.leaf_only { RevocationCheckDepth::EndEntity } else { RevocationCheckDepth::Chain };
             b.with_depth(depth).with_status_policy(UnknownStatusPolicy::Allow).build()
         });
-        end.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &roots.roots, intermediates, now, usage, revocation, None).map(|_| ())
+        end.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &roots.roots, intermediates, now, usage, revocation, None)
+            .map(|_| ())
     };
     match judge(check.now) {
         // Judged again as of the day it became valid: everything but the date still counts.
-        Err(webpki::Error::CertExpired { .. }) if check.allow_expired => judge(valid_from(leaf)?).map_err(|e| e.to_string()),
+        Err(webpki::Error::CertExpired { .. }) if check.allow_expired => {
+            judge(valid_from(leaf)?).map_err(|e| e.to_string())
+        }
         other => other.map_err(|e| e.to_string()),
     }
 }
@@ -191,7 +202,9 @@ fn valid_from(leaf: &[u8]) -> Result<UnixTime, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    };
 
     struct Authority {
         issuer: Issuer<'static, KeyPair>,
@@ -253,7 +266,9 @@ mod tests {
         assert!(matches!(judge(&b, &leaf(&ca, &["https://east/x"], |_| {})), Err(Refusal::NotAnIdentity(_))));
         let as_ca = leaf(&ca, &[EAST], |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
         assert_eq!(judge(&b, &as_ca), Err(Refusal::Authority));
-        let signs = leaf(&ca, &[EAST], |p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign]);
+        let signs = leaf(&ca, &[EAST], |p| {
+            p.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign]
+        });
         assert_eq!(judge(&b, &signs), Err(Refusal::Authority));
         let no_sign = leaf(&ca, &[EAST], |p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
         assert_eq!(judge(&b, &no_sign), Err(Refusal::KeyUsage));

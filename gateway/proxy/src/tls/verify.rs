@@ -3,7 +3,10 @@
 //! Owns the order of the checks. A validation that names no roots at all refuses everybody, unless the configuration
 //! asks for no verification.
 
-use super::{names, provider, spiffe::{self, Bundles, Check, Refusal, Role}};
+use super::{
+    names, provider,
+    spiffe::{self, Bundles, Check, Refusal, Role},
+};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -11,7 +14,10 @@ use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime, pem::PemObject as _},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use std::{fmt, sync::{Arc, OnceLock}};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 use tombolo_gateway_core::config::{SanMatcher, Validation};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
@@ -72,8 +78,16 @@ impl Verifier {
     /// A verifier of servers that believes everybody: the configuration has no validation for them.
     pub(crate) fn anybody() -> Self {
         Self {
-            trust: Trust::Anybody, sans: Box::default(), spki: Box::default(), hashes: Box::default(), revoked: Vec::new(),
-            leaf_only: false, allow_expired: false, tolerate: false, check_host: false, required: false,
+            trust: Trust::Anybody,
+            sans: Box::default(),
+            spki: Box::default(),
+            hashes: Box::default(),
+            revoked: Vec::new(),
+            leaf_only: false,
+            allow_expired: false,
+            tolerate: false,
+            check_host: false,
+            required: false,
         }
     }
 
@@ -89,8 +103,15 @@ impl Verifier {
         self
     }
 
-    fn judge(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], role: Role, now: UnixTime) -> Result<(), Refusal> {
-        let check = Check { role, now, revoked: &self.revoked, leaf_only: self.leaf_only, allow_expired: self.allow_expired };
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        let check =
+            Check { role, now, revoked: &self.revoked, leaf_only: self.leaf_only, allow_expired: self.allow_expired };
         let verdict = match &self.trust {
             Trust::Spiffe(bundles) => spiffe::verify(bundles, leaf, rest, check).map(|_| ()),
             Trust::Roots(roots) => {
@@ -110,7 +131,9 @@ impl Verifier {
         if self.sans.iter().any(|rule| names::matches(rule, &found)) {
             return Ok(());
         }
-        Err(Refusal::Unexpected(found.uris.into_iter().chain(found.dns).next().unwrap_or_else(|| "a nameless peer".to_owned())))
+        Err(Refusal::Unexpected(
+            found.uris.into_iter().chain(found.dns).next().unwrap_or_else(|| "a nameless peer".to_owned()),
+        ))
     }
 
     fn judge_pins(&self, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
@@ -163,7 +186,8 @@ fn lists(pem: &[u8]) -> Result<Vec<CertRevocationList<'static>>, String> {
     CertificateRevocationListDer::pem_slice_iter(pem)
         .map(|der| {
             let der = der.map_err(|e| format!("a revocation list cannot be read: {e}"))?;
-            let list = OwnedCertRevocationList::from_der(&der).map_err(|e| format!("a revocation list cannot be used: {e}"))?;
+            let list = OwnedCertRevocationList::from_der(&der)
+                .map_err(|e| format!("a revocation list cannot be used: {e}"))?;
             Ok(CertRevocationList::from(list))
         })
         .collect()
@@ -196,16 +220,31 @@ impl ClientCertVerifier for Verifier {
         &[]
     }
 
-    fn verify_client_cert(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<ClientCertVerified, Error> {
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
         self.judge(leaf, rest, Role::Client, now).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
     }
 
@@ -215,20 +254,38 @@ impl ClientCertVerifier for Verifier {
 }
 
 impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], name: &ServerName<'_>, _ocsp: &[u8], now: UnixTime) -> Result<ServerCertVerified, Error> {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
         self.judge(leaf, rest, Role::Server, now).map_err(refuse)?;
         if self.check_host {
             let end = webpki::EndEntityCert::try_from(leaf).map_err(|_| refuse(Refusal::Unreadable))?;
-            end.verify_is_valid_for_subject_name(name).map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
+            end.verify_is_valid_for_subject_name(name)
+                .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
         }
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Cluster {
     sequence: Cell<u64>,
     picker: RefCell<Picker>,
     hosts: RefCell<AHashMap<HostId, Rc<Endpoint>>>,
-    named: RefCell<AHashMap<(Peer, Arc<str>), Rc<Endpoint>>>,
+    named: RefCell<Named>,
 }
 
 /// An endpoint in use by a worker.
@@ -51,8 +51,21 @@ pub(crate) struct Endpoint {
     pub(crate) telemetry: Cell<Option<u32>>,
     peer: Peer,
     /// The pool of almost every request, and the configuration for which it was found.
-    usual: RefCell<Option<(u64, RoutePriority, Version, Rc<Pool>)>>,
-    pools: RefCell<SmallVec<[(Variant, Rc<Pool>); 1]>>,
+    usual: RefCell<Option<Usual>>,
+    pools: RefCell<Variants>,
+}
+
+/// Destinations that discovery does not know, by address and name.
+type Named = AHashMap<(Peer, Arc<str>), Rc<Endpoint>>;
+/// Every pool of an endpoint.
+type Variants = SmallVec<[(Variant, Rc<Pool>); 1]>;
+
+/// The pool of almost every request, and for what it was found.
+struct Usual {
+    sequence: u64,
+    priority: RoutePriority,
+    version: Version,
+    pool: Rc<Pool>,
 }
 
 /// What tells pools of one endpoint apart.
@@ -101,7 +114,8 @@ impl Cluster {
     pub(crate) fn new(name: Arc<str>, upstream: Arc<Upstream>, sequence: u64, seed: u64) -> Rc<Self> {
         let picker = RefCell::new(Picker::new(upstream.plan.clone(), seed));
         Rc::new(Self {
-            name, picker,
+            name,
+            picker,
             upstream: RefCell::new(upstream),
             sequence: Cell::new(sequence),
             hosts: RefCell::default(),
@@ -189,12 +203,13 @@ impl Cluster {
 
 impl Endpoint {
     fn new(host: Option<Host>, peer: Peer) -> Rc<Self> {
-        Rc::new(Self { host: RefCell::new(host), telemetry: Cell::new(None), peer, usual: RefCell::default(), pools: RefCell::default() })
-    }
-
-    /// Its address.
-    pub(crate) fn peer(&self) -> &Peer {
-        &self.peer
+        Rc::new(Self {
+            host: RefCell::new(host),
+            telemetry: Cell::new(None),
+            peer,
+            usual: RefCell::default(),
+            pools: RefCell::default(),
+        })
     }
 
     /// Its TCP address.
@@ -209,8 +224,8 @@ impl Endpoint {
         let mut pools = self.pools.borrow_mut();
         pools.iter().for_each(|(_, pool)| pool.sweep(now));
         pools.retain(|(_, pool)| !pool.is_unused());
-        if let Some((.., pool)) = &*self.usual.borrow()
-            && !pool.is_unused()
+        if let Some(usual) = &*self.usual.borrow()
+            && !usual.pool.is_unused()
         {
             return;
         }
@@ -226,19 +241,31 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Pool::lease`]; also when TLS cannot be set up.
-    pub(crate) async fn lease(&self, around: &Surroundings, live: &Live, upstream: &Arc<Upstream>, wish: &Wish<'_>) -> Result<Lease, Failure> {
+    pub(crate) async fn lease(
+        &self,
+        around: &Surroundings,
+        live: &Live,
+        upstream: &Arc<Upstream>,
+        wish: &Wish<'_>,
+    ) -> Result<Lease, Failure> {
         self.pool(around, live, upstream, wish)?.lease().await
     }
 
     /// The pool for a request.
-    pub(crate) fn pool(&self, around: &Surroundings, live: &Live, upstream: &Arc<Upstream>, wish: &Wish<'_>) -> Result<Rc<Pool>, Failure> {
+    pub(crate) fn pool(
+        &self,
+        around: &Surroundings,
+        live: &Live,
+        upstream: &Arc<Upstream>,
+        wish: &Wish<'_>,
+    ) -> Result<Rc<Pool>, Failure> {
         let version = version(upstream.cluster.http.versions, wish);
-        if let Some((sequence, priority, of, pool)) = &*self.usual.borrow()
-            && *sequence == live.sequence
-            && *priority == wish.priority
-            && *of == version
+        if let Some(usual) = &*self.usual.borrow()
+            && usual.sequence == live.sequence
+            && usual.priority == wish.priority
+            && usual.version == version
         {
-            return Ok(pool.clone());
+            return Ok(usual.pool.clone());
         }
         let transport = self.transport(upstream);
         let (tls, name) = self.tls(around, live, upstream, &transport, wish)?;
@@ -254,12 +281,19 @@ impl Endpoint {
         };
         let pool = self.find_or_make(around, upstream, variant, tls.map(|t| (t, name)));
         if usual {
-            *self.usual.borrow_mut() = Some((live.sequence, wish.priority, version, pool.clone()));
+            *self.usual.borrow_mut() =
+                Some(Usual { sequence: live.sequence, priority: wish.priority, version, pool: pool.clone() });
         }
         Ok(pool)
     }
 
-    fn find_or_make(&self, around: &Surroundings, upstream: &Upstream, variant: Variant, tls: Option<(ClientContext, Arc<str>)>) -> Rc<Pool> {
+    fn find_or_make(
+        &self,
+        around: &Surroundings,
+        upstream: &Upstream,
+        variant: Variant,
+        tls: Option<(ClientContext, Arc<str>)>,
+    ) -> Rc<Pool> {
         let mut pools = self.pools.borrow_mut();
         if let Some((_, pool)) = pools.iter().find(|(v, _)| *v == variant) {
             return pool.clone();
@@ -273,18 +307,34 @@ impl Endpoint {
             }
             !old
         });
-        let pool = Pool::new(settings(upstream, variant.version), self.target(around, upstream, &variant, tls), upstream.breakers(variant.priority).clone(), around.watch.clone());
+        let pool = Pool::new(
+            settings(upstream, variant.version),
+            self.target(around, upstream, &variant, tls),
+            upstream.breakers(variant.priority).clone(),
+            around.watch.clone(),
+        );
         pools.push((variant, pool.clone()));
         pool
     }
 
     /// A connection of its own, for a TCP proxy.
-    pub(crate) fn tcp_target(&self, around: &Surroundings, live: &Live, upstream: &Arc<Upstream>, wish: &Wish<'_>) -> Result<Target, Failure> {
+    pub(crate) fn tcp_target(
+        &self,
+        around: &Surroundings,
+        live: &Live,
+        upstream: &Arc<Upstream>,
+        wish: &Wish<'_>,
+    ) -> Result<Target, Failure> {
         let transport = self.transport(upstream);
         let (tls, name) = self.tls(around, live, upstream, &transport, wish)?;
         let variant = Variant {
-            version: Version::ByAlpn, priority: wish.priority, tls: 0, name: name.clone(), proxy: proxy_header(&transport, wish),
-            downstream: 0, settings_of: 0,
+            version: Version::ByAlpn,
+            priority: wish.priority,
+            tls: 0,
+            name: name.clone(),
+            proxy: proxy_header(&transport, wish),
+            downstream: 0,
+            settings_of: 0,
         };
         let mut target = self.target(around, upstream, &variant, tls.map(|t| (t, name)));
         target.offer = Offer::Configured;
@@ -298,15 +348,23 @@ impl Endpoint {
         }
     }
 
-    fn tls(&self, around: &Surroundings, live: &Live, upstream: &Upstream, transport: &TransportSocket, wish: &Wish<'_>) -> Result<(Option<ClientContext>, Arc<str>), Failure> {
+    fn tls(
+        &self,
+        around: &Surroundings,
+        live: &Live,
+        upstream: &Upstream,
+        transport: &TransportSocket,
+        wish: &Wish<'_>,
+    ) -> Result<(Option<ClientContext>, Arc<str>), Failure> {
         let context = match transport {
             TransportSocket::Raw | TransportSocket::Internal(_) => return Ok((None, Arc::from(""))),
             TransportSocket::Tls(context) => context,
             TransportSocket::ProxyProtocol(_, inner) => return self.tls(around, live, upstream, inner, wish),
         };
-        let built = around.tls.client(context, &live.config).map_err(|reason| {
-            Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {reason}"))
-        })?;
+        let built = around
+            .tls
+            .client(context, &live.config)
+            .map_err(|reason| Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {reason}")))?;
         let host = self.host.borrow();
         let hostname = host.as_ref().map_or("", |h| &h.endpoint.hostname);
         let name: Arc<str> = if upstream.cluster.http.auto_sni {
@@ -319,7 +377,13 @@ impl Endpoint {
         Ok((Some(built), name))
     }
 
-    fn target(&self, around: &Surroundings, upstream: &Upstream, variant: &Variant, tls: Option<(ClientContext, Arc<str>)>) -> Target {
+    fn target(
+        &self,
+        around: &Surroundings,
+        upstream: &Upstream,
+        variant: &Variant,
+        tls: Option<(ClientContext, Arc<str>)>,
+    ) -> Target {
         let cluster = &upstream.cluster;
         let keepalive = cluster.keepalive.map(|k| Keepalive { time: k.time, interval: k.interval, probes: k.probes });
         let bind = cluster.bind.as_ref().and_then(|b| b.source).map(|a| a.ip());
@@ -356,9 +420,14 @@ fn depends_on_request(upstream: &Upstream, transport: &TransportSocket) -> bool 
         || matches!(transport, TransportSocket::ProxyProtocol(..))
 }
 
-fn proxy_header(transport: &TransportSocket, wish: &Wish<'_>) -> Option<(ProxyProtocolVersion, SocketAddr, SocketAddr)> {
+fn proxy_header(
+    transport: &TransportSocket,
+    wish: &Wish<'_>,
+) -> Option<(ProxyProtocolVersion, SocketAddr, SocketAddr)> {
     match (transport, wish.addresses) {
-        (TransportSocket::ProxyProtocol(version, _), Some((source, destination))) => Some((*version, source, destination)),
+        (TransportSocket::ProxyProtocol(version, _), Some((source, destination))) => {
+            Some((*version, source, destination))
+        }
         _ => None,
     }
 }

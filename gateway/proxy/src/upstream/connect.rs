@@ -3,7 +3,11 @@
 //! Owns no pool. Every failure says what the transport said, for the log; the client is told less.
 
 use crate::{
-    net::{proxy_protocol, socket::{self, Keepalive}, stream::{Replay, Stream}},
+    net::{
+        proxy_protocol,
+        socket::{self, Keepalive},
+        stream::{Replay, Stream},
+    },
     tls::context::ClientContext,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -14,7 +18,10 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 use tokio_rustls::TlsConnector;
-use tombolo_gateway_core::{config::ProxyProtocolVersion, failure::{Failure, Kind}};
+use tombolo_gateway_core::{
+    config::ProxyProtocolVersion,
+    failure::{Failure, Kind},
+};
 
 /// The end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,11 +88,14 @@ async fn open_unbounded(target: &Target) -> Result<Stream, Failure> {
         tcp.write_all(&header).await.map_err(|e| refused(&e))?;
     }
     let Some((context, name)) = &target.tls else { return Ok(Stream::Tcp(Replay::new(tcp))) };
-    let name = server_name(name, &target.peer).ok_or_else(|| Failure::new(Kind::ConnectFailure).with_reason("TLS_error: bad server name"))?;
+    let name = server_name(name, &target.peer)
+        .ok_or_else(|| Failure::new(Kind::ConnectFailure).with_reason("TLS_error: bad server name"))?;
     let connector = TlsConnector::from(config(context, target.offer));
     match connector.connect(name, Replay::new(tcp)).await {
         Ok(stream) => Ok(Stream::TlsClient(Box::new(stream))),
-        Err(error) => Err(Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {}", crate::tls::explain(&error)))),
+        Err(error) => {
+            Err(Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {}", crate::tls::explain(&error))))
+        }
     }
 }
 
@@ -119,8 +129,10 @@ fn loose(name: &str) -> String {
 }
 
 fn refused(error: &std::io::Error) -> Failure {
-    let local = matches!(error.kind(), std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::PermissionDenied)
-        || error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32);
+    let local = matches!(
+        error.kind(),
+        std::io::ErrorKind::AddrInUse | std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::PermissionDenied
+    ) || error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32);
     let kind = if local { Kind::LocalConnectFailure } else { Kind::ConnectFailure };
     Failure::new(kind).with_reason(format!("delayed connect error: {}", words(error)))
 }
@@ -144,7 +156,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let target = Target {
-            peer: Peer::Tcp(address), tls: None, offer: Offer::Http1, proxy: None, from: None, keepalive: None, timeout: Duration::from_secs(1),
+            peer: Peer::Tcp(address),
+            tls: None,
+            offer: Offer::Http1,
+            proxy: None,
+            from: None,
+            keepalive: None,
+            timeout: Duration::from_secs(1),
         };
         let failure = open(&target).await.err().unwrap();
         assert_eq!(failure.kind, Kind::ConnectFailure);

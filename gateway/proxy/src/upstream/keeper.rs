@@ -102,11 +102,15 @@ struct Answer {
 
 impl Keeper {
     /// A keeper, the way to tell it of suspects, and what it publishes.
-    pub(crate) fn new(configs: watch::Receiver<Arc<Config>>) -> (Self, mpsc::Sender<Suspect>, watch::Receiver<Arc<Live>>) {
+    pub(crate) fn new(
+        configs: watch::Receiver<Arc<Config>>,
+    ) -> (Self, mpsc::Sender<Suspect>, watch::Receiver<Arc<Live>>) {
         let (tell, suspects) = mpsc::channel(SUSPECTS);
         let (out, live) = watch::channel(Arc::new(Live::default()));
         let keeper = Self {
-            configs, out, suspects,
+            configs,
+            out,
+            suspects,
             answers: mpsc::channel(64),
             lookups: JoinSet::new(),
             kept: AHashMap::new(),
@@ -137,7 +141,11 @@ impl Keeper {
 
     fn publish(&mut self) {
         self.live.sequence += 1;
-        let live = Live { sequence: self.live.sequence, config: self.live.config.clone(), upstreams: self.live.upstreams.clone() };
+        let live = Live {
+            sequence: self.live.sequence,
+            config: self.live.config.clone(),
+            upstreams: self.live.upstreams.clone(),
+        };
         self.out.send_replace(Arc::new(live));
     }
 
@@ -159,7 +167,10 @@ impl Keeper {
         }
         for (name, cluster) in config.clusters.iter() {
             let load = config.loads.get(name);
-            let same = self.kept.get(name).is_some_and(|k| Arc::ptr_eq(&k.cluster, cluster) && load.is_none_or(|l| Arc::ptr_eq(&k.load, l)));
+            let same = self
+                .kept
+                .get(name)
+                .is_some_and(|k| Arc::ptr_eq(&k.cluster, cluster) && load.is_none_or(|l| Arc::ptr_eq(&k.load, l)));
             if !same {
                 let load = load.cloned().unwrap_or_else(|| empty(name));
                 self.take_cluster(name, cluster, load, now);
@@ -183,7 +194,10 @@ impl Keeper {
                             answers
                         });
                         let literal = literals(&load);
-                        Some((self.ask(name, &load, settings), answers.unwrap_or_default().into_iter().chain(literal).collect()))
+                        Some((
+                            self.ask(name, &load, settings),
+                            answers.unwrap_or_default().into_iter().chain(literal).collect(),
+                        ))
                     }
                 }
             }
@@ -207,7 +221,8 @@ impl Keeper {
 
     /// Asks for all names of a load, again and again.
     fn ask(&mut self, cluster: &Arc<str>, load: &ClusterLoad, settings: &DnsSettings) -> AbortHandle {
-        let (cluster, names, settings, tell) = (cluster.clone(), dns::names(load), settings.clone(), self.answers.0.clone());
+        let (cluster, names, settings, tell) =
+            (cluster.clone(), dns::names(load), settings.clone(), self.answers.0.clone());
         self.lookups.spawn(async move {
             loop {
                 let mut wait = settings.refresh.max(Duration::from_millis(100));
@@ -248,7 +263,9 @@ impl Keeper {
 
     fn take_suspect(&mut self, suspect: &Suspect) -> bool {
         let now = clock::now();
-        let Some(detector) = self.kept.get_mut(&suspect.cluster).and_then(|k| k.detector.as_mut()) else { return false };
+        let Some(detector) = self.kept.get_mut(&suspect.cluster).and_then(|k| k.detector.as_mut()) else {
+            return false;
+        };
         if !detector.suspect(suspect.host, suspect.cause, now, rand::random()) {
             return false;
         }
@@ -258,8 +275,11 @@ impl Keeper {
 
     fn tick(&mut self) -> bool {
         let now = clock::now();
-        let due = |kept: &mut Kept| kept.detector.as_mut().is_some_and(|d| d.next_tick() <= now && d.tick(now, rand::random()));
-        let changed: Vec<Arc<str>> = self.kept.iter_mut().filter_map(|(name, kept)| due(kept).then(|| name.clone())).collect();
+        let due = |kept: &mut Kept| {
+            kept.detector.as_mut().is_some_and(|d| d.next_tick() <= now && d.tick(now, rand::random()))
+        };
+        let changed: Vec<Arc<str>> =
+            self.kept.iter_mut().filter_map(|(name, kept)| due(kept).then(|| name.clone())).collect();
         for name in &changed {
             self.replan(name, now);
         }
@@ -280,7 +300,12 @@ fn plan(cluster: &Arc<Cluster>, set: &Arc<EndpointSet>, breakers: &[Arc<Breakers
     Arc::new(Upstream { cluster: cluster.clone(), plan, breakers: breakers.clone() })
 }
 
-fn detector(before: Option<Detector>, settings: Option<&Arc<OutlierDetection>>, set: &EndpointSet, now: Millis) -> Option<Detector> {
+fn detector(
+    before: Option<Detector>,
+    settings: Option<&Arc<OutlierDetection>>,
+    set: &EndpointSet,
+    now: Millis,
+) -> Option<Detector> {
     let settings = settings?.clone();
     let mut detector = match before {
         Some(mut detector) => {
@@ -305,7 +330,13 @@ fn literals(load: &ClusterLoad) -> Vec<(Arc<str>, Vec<std::net::IpAddr>)> {
 }
 
 fn empty(name: &Arc<str>) -> Arc<ClusterLoad> {
-    Arc::new(ClusterLoad { name: name.clone(), priorities: Box::default(), overprovisioning: 140, weighted_localities: false, drops: Box::default() })
+    Arc::new(ClusterLoad {
+        name: name.clone(),
+        priorities: Box::default(),
+        overprovisioning: 140,
+        weighted_localities: false,
+        drops: Box::default(),
+    })
 }
 
 /// Everything that is kept about upstreams, for the admin interface: name, endpoints, breakers.

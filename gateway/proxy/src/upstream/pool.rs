@@ -77,8 +77,6 @@ pub(crate) struct Conn {
     streams: Cell<u32>,
     /// Streams that the peer allows (HTTP/2).
     most_streams: Cell<u32>,
-    /// The peer takes extended CONNECT.
-    extended_connect: Cell<bool>,
     /// It takes no new request.
     retired: Cell<bool>,
     opened: Instant,
@@ -113,7 +111,6 @@ pub(crate) struct Pool {
     settings: Settings,
     target: Target,
     breakers: Arc<Breakers>,
-    /// Connections of this endpoint at most, over all pools of this worker.
     idle: RefCell<VecDeque<Idle>>,
     shared: RefCell<Vec<(Rc<Conn>, http2::SendRequest<Body>)>>,
     waiting: RefCell<VecDeque<oneshot::Sender<Handed>>>,
@@ -138,7 +135,10 @@ impl Pool {
     /// An empty pool.
     pub(crate) fn new(settings: Settings, target: Target, breakers: Arc<Breakers>, watch: Rc<dyn Watch>) -> Rc<Self> {
         Rc::new(Self {
-            settings, target, breakers, watch,
+            settings,
+            target,
+            breakers,
+            watch,
             idle: RefCell::default(),
             shared: RefCell::default(),
             waiting: RefCell::default(),
@@ -236,7 +236,9 @@ impl Pool {
             let permit = match self.breakers.acquire(Resource::Connections) {
                 Some(permit) => permit,
                 // Without any connection a pool could never serve what waits.
-                None if self.open.get() == 0 && self.connecting.get() == 0 => self.breakers.acquire_anyway(Resource::Connections),
+                None if self.open.get() == 0 && self.connecting.get() == 0 => {
+                    self.breakers.acquire_anyway(Resource::Connections)
+                }
                 None => return,
             };
             self.connecting.set(self.connecting.get() + 1);
@@ -324,11 +326,6 @@ impl Pool {
     pub(crate) fn is_unused(&self) -> bool {
         self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
     }
-
-    /// Connections open.
-    pub(crate) fn open(&self) -> u32 {
-        self.open.get()
-    }
 }
 
 /// Opens one connection for a pool and keeps it in the pool's books until it ends.
@@ -396,7 +393,6 @@ async fn connect(pool: &Rc<Pool>) -> Result<Connected, Failure> {
         served: Cell::new(0),
         streams: Cell::new(0),
         most_streams: Cell::new(FIRST_STREAMS),
-        extended_connect: Cell::new(false),
         retired: Cell::new(false),
         opened: Instant::now(),
     });
@@ -421,7 +417,6 @@ async fn drive_http2(connection: http2::Connection<TokioIo<Stream>, Body, Local>
     std::future::poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx).map(|_| ());
         conn.most_streams.set(u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX));
-        conn.extended_connect.set(connection.is_extended_connect_protocol_enabled());
         polled
     })
     .await;
@@ -459,7 +454,10 @@ where
 impl Lease {
     /// Sends the request and waits for the head of its response. On an error that came before anything was sent the
     /// request comes back.
-    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
         match self.sender.as_mut() {
             Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
             Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
@@ -471,11 +469,6 @@ impl Lease {
     /// HTTP/2 is spoken.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.sender, Some(Sender::Http2(_)))
-    }
-
-    /// The peer takes extended CONNECT.
-    pub(crate) fn takes_extended_connect(&self) -> bool {
-        self.conn.extended_connect.get()
     }
 
     /// The exchange on it is over and complete in both directions: the connection may serve again.

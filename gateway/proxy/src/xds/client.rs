@@ -7,7 +7,11 @@ use super::{
     store::{Kept, Store},
     stream::{Inbound, Reader, Stream},
 };
-use crate::{args::XdsMode, certs::Own, control::{Backoff, Remote, RemoteError}};
+use crate::{
+    args::XdsMode,
+    certs::Own,
+    control::{Backoff, Remote, RemoteError},
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -196,7 +200,8 @@ impl Client {
 
     /// When something is to be done although nothing arrives.
     fn next_deadline(&self) -> Instant {
-        let assembly = self.assembly.deadline().map(|at| self.origin + Duration::from_millis(at.0) + Duration::from_millis(1));
+        let assembly =
+            self.assembly.deadline().map(|at| self.origin + Duration::from_millis(at.0) + Duration::from_millis(1));
         let save = self.unsaved.map(|since| since + SAVE_EVERY);
         let far = Instant::now() + Duration::from_secs(3600);
         assembly.into_iter().chain(save).fold(far, Instant::min)
@@ -271,7 +276,12 @@ impl Client {
     fn advance(&mut self) {
         let now = self.now();
         if let Some(config) = self.assembly.step(now) {
-            tracing::debug!(generation = config.generation, listeners = config.listeners.len(), clusters = config.clusters.len(), "configuration changed");
+            tracing::debug!(
+                generation = config.generation,
+                listeners = config.listeners.len(),
+                clusters = config.clusters.len(),
+                "configuration changed"
+            );
             self.setup.out.send_replace(config);
         }
         for kind in Kind::ALL.into_iter().filter(|kind| !kind.wildcard()) {
@@ -283,7 +293,10 @@ impl Client {
             }
         }
         let waiting = self.assembly.waiting();
-        self.show(|status| status.waiting = waiting.iter().map(|w| format!("{:?} {:?} waits for {}", w.kind, w.name, w.missing)).collect());
+        self.show(|status| {
+            status.waiting =
+                waiting.iter().map(|w| format!("{:?} {:?} waits for {}", w.kind, w.name, w.missing)).collect()
+        });
         self.save_if_due();
     }
 
@@ -329,7 +342,8 @@ impl Client {
             if !kind.wildcard() {
                 self.reader.subscribe_to(kind.type_url(), &self.assembly.wanted(kind));
             }
-            let versions = kept.get(kind.type_url()).into_iter().flatten().map(|(name, r)| (name.clone(), r.version.clone()));
+            let versions =
+                kept.get(kind.type_url()).into_iter().flatten().map(|(name, r)| (name.clone(), r.version.clone()));
             self.reader.restore(kind.type_url(), versions.collect());
         }
         self.kept = kept;

@@ -55,7 +55,8 @@ impl Store {
             };
             put(&mut bytes, &message.encode_to_vec());
         }
-        let (temporary, last) = (self.directory.join(format!(".{NAME}.{}", std::process::id())), self.directory.join(NAME));
+        let (temporary, last) =
+            (self.directory.join(format!(".{NAME}.{}", std::process::id())), self.directory.join(NAME));
         let mut file = File::create(&temporary)?;
         let written = file.write_all(&bytes).and_then(|()| file.sync_all());
         if let Err(error) = written.and_then(|()| fs::rename(&temporary, &last)) {
@@ -124,7 +125,9 @@ fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tombolo_controlplane_api::xds::envoy::extensions::transport_sockets::tls::v3::{CertificateValidationContext, TlsCertificate};
+    use tombolo_controlplane_api::xds::envoy::extensions::transport_sockets::tls::v3::{
+        CertificateValidationContext, TlsCertificate,
+    };
 
     fn sample() -> Kept {
         let secret = |name: &str, kind: Type| {

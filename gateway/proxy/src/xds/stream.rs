@@ -4,8 +4,14 @@
 //! counts as open as soon as requests can be sent.
 
 use super::wire::{self as messages};
-use crate::{args::XdsMode, control::{Remote, RemoteError}};
-use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
+use crate::{
+    args::XdsMode,
+    control::{Remote, RemoteError},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tombolo_controlplane_api::xds::envoy::{
@@ -16,7 +22,11 @@ use tombolo_controlplane_api::xds::envoy::{
     },
 };
 use tombolo_federation_sync::{Plan, SotwSubscriber, Subscriber, Update};
-use tonic::{Request, Status, Streaming, metadata::{Ascii, MetadataValue}, transport::Channel};
+use tonic::{
+    Request, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
 
 /// A control plane may send all clusters of a large mesh at once.
 const LARGEST_MESSAGE: usize = 256 << 20;

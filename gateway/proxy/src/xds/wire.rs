@@ -8,7 +8,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use tombolo_controlplane_api::xds::{
     envoy::{
         config::core::v3::Node,
-        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as Wrapped},
+        service::discovery::v3::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as Wrapped,
+        },
     },
     google::{protobuf::Any, rpc::Status},
 };
@@ -111,7 +113,12 @@ pub(crate) fn sotw_response(response: DiscoveryResponse) -> (SotwResponse, Vec<(
         }
         resources.push(resource(name, String::new(), any.value));
     }
-    let out = SotwResponse { type_url: Arc::from(response.type_url), version: response.version_info, nonce: response.nonce, resources };
+    let out = SotwResponse {
+        type_url: Arc::from(response.type_url),
+        version: response.version_info,
+        nonce: response.nonce,
+        resources,
+    };
     (out, bad)
 }
 

@@ -1,14 +1,17 @@
 //! A control plane that serves what a test puts into it.
 
+use prost::Message;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
 };
-use prost::Message;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_stream::{Stream, StreamExt as _, wrappers::{ReceiverStream, TcpListenerStream}};
+use tokio_stream::{
+    Stream, StreamExt as _,
+    wrappers::{ReceiverStream, TcpListenerStream},
+};
 use tombolo_controlplane_api::ca::{
     IstioCertificateRequest, IstioCertificateResponse,
     istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
@@ -46,7 +49,10 @@ pub struct Issuing {
 
 #[tonic::async_trait]
 impl IstioCertificateService for Issuing {
-    async fn create_certificate(&self, request: Request<IstioCertificateRequest>) -> Result<Response<IstioCertificateResponse>, Status> {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
         let shown = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
         if shown != format!("Bearer {}", self.token) {
             return Err(Status::unauthenticated("no such token"));
@@ -90,7 +96,8 @@ impl Ads {
                 builder = builder.tls_config(tonic::transport::ServerTlsConfig::new().identity(identity)).unwrap();
                 issuing = Some(IstioCertificateServiceServer::new(ca));
             }
-            let router = builder.add_service(AggregatedDiscoveryServiceServer::new(service)).add_optional_service(issuing);
+            let router =
+                builder.add_service(AggregatedDiscoveryServiceServer::new(service)).add_optional_service(issuing);
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
         Self { address, snapshot, openings, refusals, server }
@@ -104,7 +111,9 @@ impl Ads {
     pub fn put<M: Message + prost::Name>(&self, resources: impl IntoIterator<Item = (String, M)>) {
         let set = resources
             .into_iter()
-            .map(|(name, message)| (Arc::<str>::from(name.as_str()), Arc::new(Resource::new(name.as_str(), message.encode_to_vec()))))
+            .map(|(name, message)| {
+                (Arc::<str>::from(name.as_str()), Arc::new(Resource::new(name.as_str(), message.encode_to_vec())))
+            })
             .collect();
         self.snapshot.send_modify(|snapshot| {
             let mut next = (**snapshot).clone().with(M::type_url(), set);
@@ -132,7 +141,10 @@ impl AggregatedDiscoveryService for Service {
     type StreamAggregatedResourcesStream = Boxed<DiscoveryResponse>;
     type DeltaAggregatedResourcesStream = Boxed<DeltaDiscoveryResponse>;
 
-    async fn stream_aggregated_resources(&self, request: Request<Streaming<DiscoveryRequest>>) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
         let (send, receive) = tokio::sync::mpsc::channel(16);
         let (mut requests, mut this) = (request.into_inner(), self.clone());
         tokio::spawn(async move {
@@ -153,10 +165,14 @@ impl AggregatedDiscoveryService for Service {
                 }
                 let snapshot = this.snapshot.borrow_and_update().clone();
                 while let Some(response) = publisher.next(&snapshot) {
-                    let any = |r: &Arc<Resource>| Any { type_url: response.type_url.to_string(), value: r.body.to_vec() };
+                    let any =
+                        |r: &Arc<Resource>| Any { type_url: response.type_url.to_string(), value: r.body.to_vec() };
                     let message = DiscoveryResponse {
-                        version_info: response.version.clone(), nonce: response.nonce.clone(), type_url: response.type_url.to_string(),
-                        resources: response.resources.iter().map(any).collect(), ..Default::default()
+                        version_info: response.version.clone(),
+                        nonce: response.nonce.clone(),
+                        type_url: response.type_url.to_string(),
+                        resources: response.resources.iter().map(any).collect(),
+                        ..Default::default()
                     };
                     if send.send(Ok(message)).await.is_err() {
                         return;
@@ -167,7 +183,10 @@ impl AggregatedDiscoveryService for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
     }
 
-    async fn delta_aggregated_resources(&self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let (send, receive) = tokio::sync::mpsc::channel(16);
         let (mut requests, mut this) = (request.into_inner(), self.clone());
         tokio::spawn(async move {
@@ -195,13 +214,18 @@ impl AggregatedDiscoveryService for Service {
                 let snapshot = this.snapshot.borrow_and_update().clone();
                 while let Some(response) = publisher.next(&snapshot) {
                     let wrap = |r: &Arc<Resource>| Wrapped {
-                        name: r.name.to_string(), version: r.version.to_string(),
-                        resource: Some(Any { type_url: response.type_url.to_string(), value: r.body.to_vec() }), ..Default::default()
+                        name: r.name.to_string(),
+                        version: r.version.to_string(),
+                        resource: Some(Any { type_url: response.type_url.to_string(), value: r.body.to_vec() }),
+                        ..Default::default()
                     };
                     let message = DeltaDiscoveryResponse {
-                        nonce: response.nonce.clone(), type_url: response.type_url.to_string(), system_version_info: response.system_version.clone(),
+                        nonce: response.nonce.clone(),
+                        type_url: response.type_url.to_string(),
+                        system_version_info: response.system_version.clone(),
                         resources: response.resources.iter().map(wrap).collect(),
-                        removed_resources: response.removed.iter().map(ToString::to_string).collect(), ..Default::default()
+                        removed_resources: response.removed.iter().map(ToString::to_string).collect(),
+                        ..Default::default()
                     };
                     if send.send(Ok(message)).await.is_err() {
                         return;

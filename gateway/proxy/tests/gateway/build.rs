@@ -6,15 +6,24 @@ use tombolo_controlplane_api::{
     xds::{
         envoy::{
             config::{
-                cluster::v3::{Cluster, cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig}},
-                core::v3::{
-                    Address, AggregatedConfigSource, ConfigSource, Http2ProtocolOptions, SocketAddress, TransportSocket, address,
-                    config_source::ConfigSourceSpecifier, socket_address::PortSpecifier, transport_socket,
+                cluster::v3::{
+                    Cluster,
+                    cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
                 },
-                endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
-                listener::v3::{Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter},
+                core::v3::{
+                    Address, AggregatedConfigSource, ConfigSource, Http2ProtocolOptions, SocketAddress,
+                    TransportSocket, address, config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
+                    transport_socket,
+                },
+                endpoint::v3::{
+                    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+                },
+                listener::v3::{
+                    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
+                },
                 route::v3::{
-                    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
+                    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action,
+                    route_match,
                 },
             },
             extensions::{
@@ -32,7 +41,9 @@ use tombolo_controlplane_api::{
                 },
                 upstreams::http::v3::{
                     HttpProtocolOptions,
-                    http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
+                    http_protocol_options::{
+                        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    },
                 },
             },
         },
@@ -59,7 +70,10 @@ pub fn address(socket: SocketAddr) -> Address {
 }
 
 pub fn duration(time: Duration) -> protobuf::Duration {
-    protobuf::Duration { seconds: i64::try_from(time.as_secs()).unwrap(), nanos: i32::try_from(time.subsec_nanos()).unwrap() }
+    protobuf::Duration {
+        seconds: i64::try_from(time.as_secs()).unwrap(),
+        nanos: i32::try_from(time.subsec_nanos()).unwrap(),
+    }
 }
 
 /// A cluster whose endpoints come by EDS under its own name.
@@ -80,7 +94,9 @@ pub fn http2(mut cluster: Cluster) -> Cluster {
         })),
         ..Default::default()
     };
-    cluster.typed_extension_protocol_options.insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(), pack_any(options));
+    cluster
+        .typed_extension_protocol_options
+        .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(), pack_any(options));
     cluster
 }
 
@@ -91,14 +107,20 @@ pub fn endpoints(cluster: &str, addresses: &[SocketAddr]) -> ClusterLoadAssignme
     };
     ClusterLoadAssignment {
         cluster_name: cluster.into(),
-        endpoints: vec![LocalityLbEndpoints { lb_endpoints: addresses.iter().map(endpoint).collect(), ..Default::default() }],
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: addresses.iter().map(endpoint).collect(),
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
 
 pub fn to(prefix: &str, cluster: &str) -> Route {
     Route {
-        r#match: Some(RouteMatch { path_specifier: Some(route_match::PathSpecifier::Prefix(prefix.into())), ..Default::default() }),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(route_match::PathSpecifier::Prefix(prefix.into())),
+            ..Default::default()
+        }),
         action: Some(route::Action::Route(RouteAction {
             cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.into())),
             ..Default::default()
@@ -123,7 +145,12 @@ pub fn routes(name: &str, hosts: &[(&str, Vec<Route>)]) -> RouteConfiguration {
         name: name.into(),
         virtual_hosts: hosts
             .iter()
-            .map(|(domain, routes)| VirtualHost { name: (*domain).into(), domains: vec![(*domain).into()], routes: routes.clone(), ..Default::default() })
+            .map(|(domain, routes)| VirtualHost {
+                name: (*domain).into(),
+                domains: vec![(*domain).into()],
+                routes: routes.clone(),
+                ..Default::default()
+            })
             .collect(),
         ..Default::default()
     }
@@ -133,7 +160,10 @@ pub fn routes(name: &str, hosts: &[(&str, Vec<Route>)]) -> RouteConfiguration {
 pub fn hcm(routes: &str) -> HttpConnectionManager {
     HttpConnectionManager {
         stat_prefix: "test".into(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes.into() })),
+        route_specifier: Some(RouteSpecifier::Rds(Rds {
+            config_source: Some(ads()),
+            route_config_name: routes.into(),
+        })),
         http_filters: vec![HttpFilter {
             name: "envoy.filters.http.router".into(),
             config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(Router::default()))),
@@ -149,17 +179,25 @@ pub fn filter(name: &str, config: protobuf::Any) -> Filter {
 }
 
 pub fn http_chain(hcm: HttpConnectionManager) -> FilterChain {
-    FilterChain { filters: vec![filter("envoy.filters.network.http_connection_manager", pack_any(hcm))], ..Default::default() }
+    FilterChain {
+        filters: vec![filter("envoy.filters.network.http_connection_manager", pack_any(hcm))],
+        ..Default::default()
+    }
 }
 
 pub fn tcp_chain(cluster: &str) -> FilterChain {
-    let proxy = TcpProxy { stat_prefix: "tcp".into(), cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.into())), ..Default::default() };
+    let proxy = TcpProxy {
+        stat_prefix: "tcp".into(),
+        cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.into())),
+        ..Default::default()
+    };
     FilterChain { filters: vec![filter("envoy.filters.network.tcp_proxy", pack_any(proxy))], ..Default::default() }
 }
 
 pub fn for_sni(mut chain: FilterChain, names: &[&str]) -> FilterChain {
     chain.name = names.join(",");
-    chain.filter_chain_match = Some(FilterChainMatch { server_names: names.iter().map(|n| (*n).into()).collect(), ..Default::default() });
+    chain.filter_chain_match =
+        Some(FilterChainMatch { server_names: names.iter().map(|n| (*n).into()).collect(), ..Default::default() });
     chain
 }
 
@@ -187,5 +225,10 @@ pub fn yes() -> Option<BoolValue> {
 /// Istio's metrics filter, as its control plane sends it.
 pub fn mesh_stats() -> HttpFilter {
     let config = protobuf::Any { type_url: "type.googleapis.com/stats.PluginConfig".into(), value: Vec::new() };
-    HttpFilter { name: "istio.stats".into(), is_optional: true, config_type: Some(http_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+    HttpFilter {
+        name: "istio.stats".into(),
+        is_optional: true,
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
 }

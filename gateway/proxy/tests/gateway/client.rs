@@ -69,7 +69,8 @@ impl Connection {
             Self::Http2(send) => {
                 send.ready().await?;
                 if let Some(host) = request.headers_mut().remove("host") {
-                    *request.uri_mut() = format!("http://{}{}", host.to_str()?, request.uri().path_and_query().unwrap()).parse()?;
+                    *request.uri_mut() =
+                        format!("http://{}{}", host.to_str()?, request.uri().path_and_query().unwrap()).parse()?;
                 }
                 *request.version_mut() = Version::HTTP_2;
                 send.send_request(request).await?

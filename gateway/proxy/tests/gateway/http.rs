@@ -66,9 +66,11 @@ async fn bodies_travel_in_every_pairing_of_versions() {
     for host in ["one", "two"] {
         for version2 in [false, true] {
             let io = TcpStream::connect(at).await.unwrap();
-            let mut connection = if version2 { Connection::http2(io).await.unwrap() } else { Connection::http1(io).await.unwrap() };
+            let mut connection =
+                if version2 { Connection::http2(io).await.unwrap() } else { Connection::http1(io).await.unwrap() };
             assert_eq!(connection.get(host, "/").await.unwrap().body, host);
-            let request = Request::post("/echo").header("host", host).body(Full::new(Bytes::from(body.clone()))).unwrap();
+            let request =
+                Request::post("/echo").header("host", host).body(Full::new(Bytes::from(body.clone()))).unwrap();
             let got = connection.send(request).await.unwrap();
             assert_eq!((got.status, got.body.len()), (200, body.len()), "to {host}, HTTP/2 {version2}");
         }
@@ -87,10 +89,14 @@ async fn grpc_trailers_pass() {
 #[tokio::test]
 async fn failures_have_envoys_words() {
     let origin = Origin::http1("a").await;
-    let (ads, _gateway, at) = simple(&origin, |ads, _| ads.set([("r", routes("r", &[("known", vec![to("/", "a"), ])]))])).await;
+    let (ads, _gateway, at) =
+        simple(&origin, |ads, _| ads.set([("r", routes("r", &[("known", vec![to("/", "a")])]))])).await;
     assert_eq!(get_host(at, "unknown", "/").await.status, 404);
     ads.set([("a", endpoints("a", &[free()]))]);
-    eventually("the origin is unreachable", async || get_host(at, "known", "/").await.body.contains("remote connection failure")).await;
+    eventually("the origin is unreachable", async || {
+        get_host(at, "known", "/").await.body.contains("remote connection failure")
+    })
+    .await;
     ads.set([("a", endpoints("a", &[]))]);
     eventually("there is no endpoint", async || get_host(at, "known", "/").await.body == "no healthy upstream").await;
 }
@@ -128,9 +134,13 @@ async fn slow_origins_time_out() {
 #[tokio::test]
 async fn the_proxy_form_is_understood() {
     let origin = Origin::http1("a").await;
-    let (_ads, _gateway, at) = simple(&origin, |ads, _| ads.set([("r", routes("r", &[("reviews:9080", vec![to("/", "a")])]))])).await;
+    let (_ads, _gateway, at) =
+        simple(&origin, |ads, _| ads.set([("r", routes("r", &[("reviews:9080", vec![to("/", "a")])]))])).await;
     let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all(b"GET http://reviews:9080/ HTTP/1.1\r\nhost: elsewhere\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET http://reviews:9080/ HTTP/1.1\r\nhost: elsewhere\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\na"), "{answer}");
@@ -184,8 +194,16 @@ async fn metrics_have_istios_labels() {
         get(at, path).await.unwrap();
     }
     let metrics = gateway.metrics().await;
-    let find = |code: &str| metrics.lines().find(|l| l.starts_with("istio_requests_total{") && l.contains(&format!("response_code=\"{code}\""))).map(str::to_owned);
+    let find = |code: &str| {
+        metrics
+            .lines()
+            .find(|l| l.starts_with("istio_requests_total{") && l.contains(&format!("response_code=\"{code}\"")))
+            .map(str::to_owned)
+    };
     let ok = find("200").unwrap_or_else(|| panic!("{metrics}"));
-    assert!(ok.ends_with(" 2") && ok.contains("reporter=\"source\"") && ok.contains("source_workload=\"test\""), "{ok}");
+    assert!(
+        ok.ends_with(" 2") && ok.contains("reporter=\"source\"") && ok.contains("source_workload=\"test\""),
+        "{ok}"
+    );
     assert!(find("503").unwrap().ends_with(" 1"));
 }

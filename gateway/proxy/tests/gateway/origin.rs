@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
-use hyper::{body::{Frame, Incoming}, server::conn::{http1, http2}, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     convert::Infallible,
@@ -49,9 +53,12 @@ impl Origin {
                 let service = service_fn(move |request| answer(name, r.clone(), request));
                 tokio::spawn(async move {
                     if version2 {
-                        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                        let _ = http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
                     } else {
-                        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+                        let _ =
+                            http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
                     }
                 });
             }
@@ -109,7 +116,11 @@ fn text(status: u16, body: String) -> Response<Body> {
 }
 
 /// What it does is in the path: `/status/503`, `/sleep/200`, `/echo`, `/headers`, `/grpc`, `/flaky/2`, anything else: its name.
-async fn answer(name: &'static str, count: Arc<AtomicU32>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    name: &'static str,
+    count: Arc<AtomicU32>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let seen = count.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path().to_owned();
     let number = |prefix: &str| path.strip_prefix(prefix).and_then(|n| n.parse::<u64>().ok());
@@ -144,13 +155,15 @@ async fn answer(name: &'static str, count: Arc<AtomicU32>, mut request: Request<
         return Ok(Response::new(Full::new(body).boxed()));
     }
     if path == "/headers" {
-        let mut lines: Vec<String> = request.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap_or("?"))).collect();
+        let mut lines: Vec<String> =
+            request.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap_or("?"))).collect();
         lines.push(format!("{} {}", request.method(), request.uri()));
         lines.sort();
         return Ok(text(200, lines.join("\n")));
     }
     if path == "/grpc" {
-        let trailers = [("grpc-status".parse::<http::HeaderName>().unwrap(), "0".parse().unwrap())].into_iter().collect();
+        let trailers =
+            [("grpc-status".parse::<http::HeaderName>().unwrap(), "0".parse().unwrap())].into_iter().collect();
         let frames = [Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\0"))), Ok(Frame::trailers(trailers))];
         let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)).boxed());
         response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());

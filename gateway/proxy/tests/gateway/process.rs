@@ -36,7 +36,12 @@ impl Gateway {
         let admin = free();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tombolo-gateway"));
         command
-            .args(["--xds", &options.xds.to_string(), "--node", "sidecar~127.0.0.1~test.default~default.svc.cluster.local"])
+            .args([
+                "--xds",
+                &options.xds.to_string(),
+                "--node",
+                "sidecar~127.0.0.1~test.default~default.svc.cluster.local",
+            ])
             .args(["--admin", &admin.to_string(), "--workers", "1", "--drain-seconds", "5"])
             .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())]);
         if options.sotw {
@@ -58,7 +63,11 @@ impl Gateway {
 
     pub async fn until_ready(&mut self) {
         let admin = self.admin;
-        eventually("the gateway is ready", async || matches!(crate::client::get(admin, "/ready").await, Ok(r) if r.status == 200)).await;
+        eventually(
+            "the gateway is ready",
+            async || matches!(crate::client::get(admin, "/ready").await, Ok(r) if r.status == 200),
+        )
+        .await;
     }
 
     pub fn id(&self) -> u32 {

@@ -13,7 +13,14 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use std::{net::SocketAddr, sync::{Arc, atomic::{AtomicU32, Ordering}}, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -24,14 +31,19 @@ use tombolo_controlplane_api::{
     xds::envoy::{
         config::{
             core::v3::{
-                ApiConfigSource, ConfigSource, DataSource, GrpcService, TypedExtensionConfig, config_source::ConfigSourceSpecifier, data_source::Specifier,
+                ApiConfigSource, ConfigSource, DataSource, GrpcService, TypedExtensionConfig,
+                config_source::ConfigSourceSpecifier,
+                data_source::Specifier,
                 grpc_service::{EnvoyGrpc, TargetSpecifier},
             },
             listener::v3::FilterChain,
         },
         extensions::transport_sockets::tls::v3::{
-            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, SpiffeCertValidatorConfig, SubjectAltNameMatcher, TlsCertificate,
-            UpstreamTlsContext, common_tls_context::{CombinedCertificateValidationContext, ValidationContextType}, secret, spiffe_cert_validator_config, subject_alt_name_matcher::SanType as MatcherType,
+            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
+            SpiffeCertValidatorConfig, SubjectAltNameMatcher, TlsCertificate, UpstreamTlsContext,
+            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+            secret, spiffe_cert_validator_config,
+            subject_alt_name_matcher::SanType as MatcherType,
         },
         r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
     },
@@ -60,7 +72,13 @@ pub fn authority() -> Authority {
 impl Authority {
     pub fn leaf(&self, names: &[&str]) -> Leaf {
         let key = KeyPair::generate().unwrap();
-        let name = |n: &&str| if n.contains("://") { SanType::URI((*n).try_into().unwrap()) } else { SanType::DnsName((*n).try_into().unwrap()) };
+        let name = |n: &&str| {
+            if n.contains("://") {
+                SanType::URI((*n).try_into().unwrap())
+            } else {
+                SanType::DnsName((*n).try_into().unwrap())
+            }
+        };
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names.iter().map(name).collect();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -108,9 +126,13 @@ pub fn spiffe(domains: &[(&str, &Authority)]) -> CertificateValidationContext {
         trust_bundle: inline(&authority.root),
         ..Default::default()
     };
-    let config = SpiffeCertValidatorConfig { trust_domains: domains.iter().map(domain).collect(), ..Default::default() };
+    let config =
+        SpiffeCertValidatorConfig { trust_domains: domains.iter().map(domain).collect(), ..Default::default() };
     CertificateValidationContext {
-        custom_validator_config: Some(TypedExtensionConfig { name: "envoy.tls.cert_validator.spiffe".into(), typed_config: Some(pack_any(config)) }),
+        custom_validator_config: Some(TypedExtensionConfig {
+            name: "envoy.tls.cert_validator.spiffe".into(),
+            typed_config: Some(pack_any(config)),
+        }),
         ..Default::default()
     }
 }
@@ -139,13 +161,30 @@ fn install() {
 struct Trusting;
 
 impl rustls::client::danger::ServerCertVerifier for Trusting {
-    fn verify_server_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], _: rustls::pki_types::UnixTime) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
         Ok(rustls::client::danger::ServerCertVerified::assertion())
     }
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
         Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
     }
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
         Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
     }
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
@@ -153,7 +192,12 @@ impl rustls::client::danger::ServerCertVerifier for Trusting {
     }
 }
 
-async fn https(at: SocketAddr, sni: &str, leaf: Option<&Leaf>, alpn: &[&str]) -> Result<Got, Box<dyn std::error::Error + Send + Sync>> {
+async fn https(
+    at: SocketAddr,
+    sni: &str,
+    leaf: Option<&Leaf>,
+    alpn: &[&str],
+) -> Result<Got, Box<dyn std::error::Error + Send + Sync>> {
     install();
     let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Trusting));
     let mut config = match leaf {
@@ -238,7 +282,8 @@ async fn passthrough_goes_by_sni_and_never_decrypts() {
     let config = Arc::new(ClientConfig::builder().with_root_certificates(ca.store()).with_no_client_auth());
     for name in ["one.mesh", "two.mesh"] {
         let tcp = TcpStream::connect(at).await.unwrap();
-        let mut stream = TlsConnector::from(config.clone()).connect(ServerName::try_from(name).unwrap(), tcp).await.unwrap();
+        let mut stream =
+            TlsConnector::from(config.clone()).connect(ServerName::try_from(name).unwrap(), tcp).await.unwrap();
         let mut said = String::new();
         stream.read_to_string(&mut said).await.unwrap();
         assert_eq!(said, name);
@@ -265,7 +310,10 @@ async fn two_gateways_speak_mutual_tls() {
         let mut trust = spiffe(&[("east", &ca)]);
         trust.match_typed_subject_alt_names = vec![SubjectAltNameMatcher {
             san_type: MatcherType::Uri as i32,
-            matcher: Some(StringMatcher { match_pattern: Some(MatchPattern::Exact(expected.into())), ..Default::default() }),
+            matcher: Some(StringMatcher {
+                match_pattern: Some(MatchPattern::Exact(expected.into())),
+                ..Default::default()
+            }),
             ..Default::default()
         }];
         let context = UpstreamTlsContext {
@@ -293,11 +341,19 @@ async fn two_gateways_speak_mutual_tls() {
 fn by_sds(name: &str, own: bool) -> SdsSecretConfig {
     let source = if own {
         let grpc = GrpcService {
-            target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc { cluster_name: "sds-grpc".into(), ..Default::default() })),
+            target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
+                cluster_name: "sds-grpc".into(),
+                ..Default::default()
+            })),
             ..Default::default()
         };
-        let api = ApiConfigSource { api_type: 2, transport_api_version: 2, grpc_services: vec![grpc], ..Default::default() };
-        ConfigSource { config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(api)), resource_api_version: 2, ..Default::default() }
+        let api =
+            ApiConfigSource { api_type: 2, transport_api_version: 2, grpc_services: vec![grpc], ..Default::default() };
+        ConfigSource {
+            config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(api)),
+            resource_api_version: 2,
+            ..Default::default()
+        }
     } else {
         build::ads()
     };
@@ -324,18 +380,23 @@ async fn certificates_are_fetched_used_and_renewed() {
         require_client_certificate: build::yes(),
         common_tls_context: Some(CommonTlsContext {
             tls_certificate_sds_secret_configs: vec![by_sds("default", true)],
-            validation_context_type: Some(ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-                default_validation_context: Some(CertificateValidationContext::default()),
-                validation_context_sds_secret_config: Some(by_sds("ROOTCA", false)),
-                ..Default::default()
-            })),
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+                CombinedCertificateValidationContext {
+                    default_validation_context: Some(CertificateValidationContext::default()),
+                    validation_context_sds_secret_config: Some(by_sds("ROOTCA", false)),
+                    ..Default::default()
+                },
+            )),
             ..Default::default()
         }),
         ..Default::default()
     };
     let mut chain = http_chain(hcm("r"));
     chain.transport_socket = Some(build::socket("envoy.transport_sockets.tls", pack_any(context)));
-    ads.set([("ROOTCA", Secret { name: "ROOTCA".into(), r#type: Some(secret::Type::ValidationContext(spiffe(&[("east", &ca)]))) })]);
+    ads.set([(
+        "ROOTCA",
+        Secret { name: "ROOTCA".into(), r#type: Some(secret::Type::ValidationContext(spiffe(&[("east", &ca)]))) },
+    )]);
     ads.set([("a", cluster("a"))]);
     ads.set([("a", endpoints("a", &[origin.address]))]);
     ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
@@ -347,11 +408,18 @@ async fn certificates_are_fetched_used_and_renewed() {
     let mut options = Options::new(ads.address);
     let path = |p: &std::path::Path| p.to_str().unwrap().to_owned();
     options.more = vec![
-        "--xds-roots".into(), path(&roots), "--token-file".into(), path(&token),
-        "--xds-identity".into(), "spiffe://east/ns/istio-system/sa/control".into(),
+        "--xds-roots".into(),
+        path(&roots),
+        "--token-file".into(),
+        path(&token),
+        "--xds-identity".into(),
+        "spiffe://east/ns/istio-system/sa/control".into(),
     ];
     let mut gateway = Gateway::spawn(&options);
-    eventually("the wrong token shows", async || crate::client::get(gateway.admin, "/certs").await.is_ok_and(|r| r.body.contains("no such token"))).await;
+    eventually("the wrong token shows", async || {
+        crate::client::get(gateway.admin, "/certs").await.is_ok_and(|r| r.body.contains("no such token"))
+    })
+    .await;
     std::fs::write(&token, "let me in\n").unwrap();
     gateway.until_ready().await;
     let client = ca.leaf(&[EAST]);
@@ -367,7 +435,9 @@ async fn certificates_are_fetched_used_and_renewed() {
     wrong.more[5] = "spiffe://east/ns/default/sa/impostor".into();
     let other = Gateway::spawn(&wrong);
     eventually("the identity is refused", async || {
-        crate::client::get(other.admin, "/server_info").await.is_ok_and(|r| r.body.contains("not among the expected names"))
+        crate::client::get(other.admin, "/server_info")
+            .await
+            .is_ok_and(|r| r.body.contains("not among the expected names"))
     })
     .await;
 }

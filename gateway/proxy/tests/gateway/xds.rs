@@ -40,7 +40,10 @@ async fn a_bad_resource_is_refused_by_name_and_its_neighbours_serve() {
     ads.set([("a", endpoints("a", &[origin.address])), ("b", endpoints("b", &[origin.address]))]);
     ads.set([("r", routes("r", &[("*", vec![to("/", "b")])]))]);
     let refusals = ads.refusals.clone();
-    eventually("the bad cluster is refused", async || refusals.lock().unwrap().iter().any(|(_, why)| why.contains("bad"))).await;
+    eventually("the bad cluster is refused", async || {
+        refusals.lock().unwrap().iter().any(|(_, why)| why.contains("bad"))
+    })
+    .await;
     eventually("its neighbour serves", async || get(at, "/").await.unwrap().status == 200).await;
 }
 
@@ -76,7 +79,10 @@ async fn a_restart_without_control_plane_serves_from_disk() {
     ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
     let options = Options { state: Some(state.path()), ..Options::new(ads.address) };
     let gateway = Gateway::ready(&options).await;
-    eventually("the state is written", async || std::fs::read_dir(state.path()).unwrap().any(|f| !f.unwrap().file_name().to_string_lossy().starts_with('.'))).await;
+    eventually("the state is written", async || {
+        std::fs::read_dir(state.path()).unwrap().any(|f| !f.unwrap().file_name().to_string_lossy().starts_with('.'))
+    })
+    .await;
     // Written at most once a second: everything must be in what is on disk.
     let dump = async || std::fs::read(state.path().join("last-good-config.pb")).unwrap_or_default();
     eventually("the routes are in it", async || dump().await.windows(18).any(|w| w == b"RouteConfiguration")).await;
@@ -92,8 +98,12 @@ async fn a_taken_port_is_waited_for() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = taken.local_addr().unwrap();
     let (ads, gateway, at) = simple(&origin, |_, _| {}).await;
-    ads.put([("l".to_owned(), listener("l", at, vec![http_chain(hcm("r"))])), ("busy".to_owned(), listener("busy", busy, vec![http_chain(hcm("r"))]))]);
-    eventually("the conflict shows", async || gateway.metrics().await.contains("tombolo_gateway_listeners_unbound 1")).await;
+    ads.put([
+        ("l".to_owned(), listener("l", at, vec![http_chain(hcm("r"))])),
+        ("busy".to_owned(), listener("busy", busy, vec![http_chain(hcm("r"))])),
+    ]);
+    eventually("the conflict shows", async || gateway.metrics().await.contains("tombolo_gateway_listeners_unbound 1"))
+        .await;
     assert_eq!(get(at, "/").await.unwrap().status, 200, "its neighbour serves");
     drop(taken);
     eventually("it binds when it can", async || get(busy, "/").await.is_ok_and(|r| r.status == 200)).await;
