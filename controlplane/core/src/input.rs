@@ -4,7 +4,7 @@
 
 use crate::intent::Intent;
 use std::{collections::BTreeMap, sync::Arc};
-use tombolo_federation_model::{ObjectRef, TrustDomain};
+use tombolo_federation_model::{ObjectRef, SiteName, Subsets, TrustDomain};
 use tombolo_federation_registry::{Event, ShardId, ShardSettings};
 
 /// One thing that the engine is told.
@@ -18,6 +18,13 @@ pub enum Input {
     Intent(IntentEvent),
     /// All trust bundles, own and federated: DER roots by trust domain. Replaces what was known.
     Bundles(BTreeMap<TrustDomain, Vec<Vec<u8>>>),
+    /// The subsets by which a peer's clients ask for services. Replaces what was known of that peer.
+    RemoteSubsets {
+        /// Whose clients.
+        peer: SiteName,
+        /// All of them.
+        subsets: Subsets,
+    },
 }
 
 /// An event of a shard of intents, with the same rules as the registry's: between `Begin` and `Complete` the old contents

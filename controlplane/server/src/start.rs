@@ -71,11 +71,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (exporter, exports) = watch::channel(None);
     let (world, thread) = World::start(site(&config), metrics.clone(), exporter)?;
     tasks.loops.spawn(named("clock", world.clone().tick()));
+    // Before anything else is said: nothing is published until what is declared here has been read.
+    declare(&config, &world).await?;
     // Before the sources: what is recalled of peers, and whose certificates are believed, is there when the own sources
     // have been read and the first configuration is published.
     let exchange =
         peers::start(&config, (&authority, &own), (sockets.peering, exports), &world, &stop, &mut tasks).await?;
-    let sources = sources(&config, &world, &mut tasks).await?;
+    let sources = sources(&config, &world, &mut tasks)?;
     let tokens = config.tokens.clone().map(|t| Arc::new(TokenVerifier::new(t, config.trust_domain.clone())));
     let ads = |door| Ads::server(world.clone(), table.clone(), metrics.clone(), stop.clone(), door);
     let signing = CertificateService::server(authority.clone(), tokens.clone(), metrics.clone());
@@ -187,11 +189,21 @@ fn site(config: &Config) -> SiteSettings {
     site
 }
 
-async fn sources(
-    config: &Config,
-    world: &World,
-    tasks: &mut Tasks,
-) -> anyhow::Result<Vec<watch::Receiver<SourceReport>>> {
+/// Makes the shards of the own sources known.
+async fn declare(config: &Config, world: &World) -> anyhow::Result<()> {
+    let settings = ShardSettings {
+        network: config.network(),
+        locality: config.locality.clone(),
+        trust_domain: config.trust_domain.clone(),
+        lease: None,
+        own: true,
+    };
+    let declared = config.sources.iter().map(|source| ShardId::own(config.cluster(), &source.name));
+    world.tell(declared.map(|shard| Input::Declare(shard, settings.clone())).collect()).await?;
+    Ok(())
+}
+
+fn sources(config: &Config, world: &World, tasks: &mut Tasks) -> anyhow::Result<Vec<watch::Receiver<SourceReport>>> {
     let mut context = Context::new(config.cluster(), config.trust_domain.clone());
     context.domain_suffix.clone_from(&config.domain_suffix);
     let mut reports = Vec::new();
@@ -199,14 +211,6 @@ async fn sources(
         let mut context = context.clone();
         context.default_namespace = Namespace::parse(&source.namespace)?;
         let shard = ShardId::own(config.cluster(), &source.name);
-        let settings = ShardSettings {
-            network: config.network(),
-            locality: config.locality.clone(),
-            trust_domain: config.trust_domain.clone(),
-            lease: None,
-            own: true,
-        };
-        world.tell(vec![Input::Declare(shard.clone(), settings)]).await?;
         let manifests = Manifests::new(source.path.clone(), context, shard, epoch());
         let (task, report) =
             FolderSource::new(source.name.clone(), source.kind, source.path.clone(), manifests, world.clone());

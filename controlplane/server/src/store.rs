@@ -1,7 +1,7 @@
 //! What peers said last, on disk: a control plane that restarts while a peer is away still serves the peer's share, marked
 //! stale by its true age.
 //!
-//! Owns the files: one per shard, written whole or not at all, with a checksum. A file that is damaged, or of a cluster that
+//! Owns the files: one per shard and one for the subsets that a peer uses, written whole or not at all, with a checksum. A file that is damaged, or of a cluster that
 //! no peer may speak for any more, is dropped: it is a memory, never the truth. Own sources are not kept here: they are read
 //! again at once.
 
@@ -17,12 +17,15 @@ use std::{
 };
 use tombolo_controlplane_core::Input;
 use tombolo_federation_model::{
-    ClusterId, EndpointSlice, Export, Locality, NetworkGateway, NetworkId, Service, SiteName, TrustDomain, Workload,
+    ClusterId, EndpointSlice, Export, Locality, NetworkGateway, NetworkId, Service, SiteName, Subsets, TrustDomain,
+    Workload,
 };
 use tombolo_federation_registry::{Event, Item, ItemKey, Lease, ShardId, ShardSettings};
 
 /// Older than every epoch of a running exchange.
 const RESTORED: u64 = 0;
+/// Ending of a file with the subsets that a peer uses.
+const SUBSETS: &str = "subsets";
 
 /// An item as it is written.
 #[derive(Serialize, Deserialize)]
@@ -107,13 +110,15 @@ pub struct Save {
 pub struct Store {
     folder: PathBuf,
     shards: BTreeMap<ShardId, Memory>,
+    /// Those that are not written down yet, as JSON.
+    subsets: BTreeMap<SiteName, String>,
 }
 
 impl Store {
     /// A memory in a folder.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, shards: BTreeMap::new() }
+        Self { folder, shards: BTreeMap::new(), subsets: BTreeMap::new() }
     }
 
     /// Takes note of what the engine is about to be told.
@@ -125,6 +130,10 @@ impl Store {
                 memory.unsaved = true;
             }
             Input::Registry(event) => self.shards.entry(event.shard().clone()).or_default().note(event),
+            Input::RemoteSubsets { peer, subsets } => {
+                let text = serde_json::to_string(subsets);
+                self.subsets.extend(text.ok().map(|text| (peer.clone(), text)));
+            }
             Input::Intent(_) | Input::Bundles(_) => {}
         }
     }
@@ -133,7 +142,11 @@ impl Store {
     pub fn unsaved(&mut self, now: SystemTime) -> Vec<Save> {
         let folder = self.folder.clone();
         let ready = self.shards.iter_mut().filter(|(_, memory)| memory.complete && memory.unsaved);
-        ready.filter_map(|(id, memory)| Some(Save { path: path(&folder, id), text: memory.text(now)? })).collect()
+        let shards = ready.filter_map(|(id, memory)| Some(Save { path: path(&folder, id), text: memory.text(now)? }));
+        let subsets = std::mem::take(&mut self.subsets).into_iter();
+        shards
+            .chain(subsets.map(|(peer, text)| Save { path: subsets_path(&folder, &peer), text: text.into_bytes() }))
+            .collect()
     }
 }
 
@@ -206,7 +219,7 @@ pub fn restore(folder: &Path, config: &Config, now: SystemTime) -> Vec<Restored>
     for path in
         entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "json"))
     {
-        match read(&path) {
+        match read::<Read>(&path) {
             Ok(file) if clusters.contains(&file.head.cluster) => restored.push(restored_from(file, now)),
             Ok(file) => {
                 tracing::info!(cluster = %file.head.cluster, "no peer speaks for this cluster any more; its share is forgotten");
@@ -221,7 +234,26 @@ pub fn restore(folder: &Path, config: &Config, now: SystemTime) -> Vec<Restored>
     restored
 }
 
-fn read(path: &Path) -> Result<Read, String> {
+/// The subsets that configured peers used. They have no age: gateways let peers in by them for as long as nothing newer is
+/// said.
+#[must_use]
+pub fn restore_subsets(folder: &Path, config: &Config) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    for peer in config.peers.iter().map(|peer| &peer.name) {
+        let path = subsets_path(folder, peer);
+        match path.exists().then(|| read::<Subsets>(&path)) {
+            Some(Ok(subsets)) => inputs.push(Input::RemoteSubsets { peer: peer.clone(), subsets }),
+            Some(Err(reason)) => {
+                tracing::warn!(file = %path.display(), reason, "the remembered subsets of a peer are damaged and dropped");
+                let _ = fs::remove_file(&path);
+            }
+            None => {}
+        }
+    }
+    inputs
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
     let bytes = fs::read(path).map_err(|e| e.to_string())?;
     let end = bytes.iter().position(|b| *b == b'\n').ok_or("it has no checksum")?;
     let text = &bytes[end + 1..];
@@ -276,6 +308,10 @@ fn head(shard: &ShardId, settings: &ShardSettings) -> Option<Head> {
 fn path(folder: &Path, shard: &ShardId) -> PathBuf {
     let name = checksum(shard.to_string().as_bytes());
     folder.join(format!("{}-{}.json", shard.cluster, &name[..16]))
+}
+
+fn subsets_path(folder: &Path, peer: &SiteName) -> PathBuf {
+    folder.join(format!("{peer}.{SUBSETS}"))
 }
 
 fn checksum(bytes: &[u8]) -> String {
@@ -348,6 +384,27 @@ mod tests {
         assert_eq!(at_once[0].age, Duration::from_secs(15), "stale at best");
         assert!(restore(dir.path(), &config("south"), then).is_empty(), "nobody speaks for it any more");
         assert!(restore(dir.path(), &config("west"), then).is_empty(), "and it is forgotten");
+    }
+
+    #[test]
+    fn the_subsets_that_a_peer_uses_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::new(dir.path().to_owned());
+        let text = r#"{"reviews.default.svc.cluster.local":{"v2":{"version":"v2"}}}"#;
+        let subsets: Subsets = serde_json::from_str(text).unwrap();
+        for name in ["west", "gone"] {
+            let peer = SiteName::parse(name).unwrap();
+            store.note(&Input::RemoteSubsets { peer, subsets: subsets.clone() });
+        }
+        let saves = store.unsaved(UNIX_EPOCH);
+        saves.iter().for_each(|save| save.write().unwrap());
+        assert!(store.unsaved(UNIX_EPOCH).is_empty());
+        let told = restore_subsets(dir.path(), &config("west"));
+        let [Input::RemoteSubsets { peer, subsets: recalled }] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((peer.as_str(), recalled), ("west", &subsets));
+        assert!(restore(dir.path(), &config("west"), UNIX_EPOCH).is_empty());
+        fs::write(dir.path().join("west.subsets"), "0\n{}").unwrap();
+        assert!(restore_subsets(dir.path(), &config("west")).is_empty(), "the checksum is wrong");
     }
 
     #[test]

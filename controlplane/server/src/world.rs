@@ -273,7 +273,11 @@ impl Keeper {
             Input::Registry(Event::Complete { shard, .. } | Event::Withdraw { shard }) => {
                 self.unread.remove(shard);
             }
-            Input::Declare(..) | Input::Registry(_) | Input::Intent(_) | Input::Bundles(_) => {}
+            Input::Declare(..)
+            | Input::Registry(_)
+            | Input::Intent(_)
+            | Input::Bundles(_)
+            | Input::RemoteSubsets { .. } => {}
         }
     }
 

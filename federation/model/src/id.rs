@@ -6,6 +6,9 @@ use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
 /// Labels of a workload, service or selector.
 pub type Labels = BTreeMap<String, String>;
 
+/// Named parts of services: the labels that endpoints of a part have, by name, by host.
+pub type Subsets = BTreeMap<Host, BTreeMap<String, Labels>>;
+
 /// Why a text is not an acceptable name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAName {

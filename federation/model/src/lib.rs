@@ -12,7 +12,7 @@ mod protocol;
 mod service;
 
 pub use endpoint::{Endpoint, Health, NetworkGateway, TlsMode, Workload, WorkloadAddress};
-pub use id::{ClusterId, Host, Labels, Namespace, NetworkId, NotAName, SiteName, TrustDomain};
+pub use id::{ClusterId, Host, Labels, Namespace, NetworkId, NotAName, SiteName, Subsets, TrustDomain};
 pub use identity::{Identity, NotAnIdentity};
 pub use locality::Locality;
 pub use object::{Diagnostic, ObjectRef, Severity};

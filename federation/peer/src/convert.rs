@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 use tombolo_controlplane_api::peer as wire;
 use tombolo_federation_model::{
-    ClusterId, Endpoint, EndpointSlice, Export, Health, Host, Identity, Locality, Namespace, NetworkGateway, NetworkId,
-    ObjectRef, Protocol, Resolution, Scope, Service, ServicePort, SliceEndpoint, TargetPort, Visibility,
-    WorkloadAddress,
+    ClusterId, Endpoint, EndpointSlice, Export, Health, Host, Identity, Labels, Locality, Namespace, NetworkGateway,
+    NetworkId, ObjectRef, Protocol, Resolution, Scope, Service, ServicePort, SliceEndpoint, Subsets, TargetPort,
+    Visibility, WorkloadAddress,
 };
 use tombolo_federation_registry::{Item, MergedService};
 
@@ -156,6 +156,31 @@ fn endpoint_from_wire(endpoint: &wire::Endpoint) -> Result<SliceEndpoint, NotASe
         identity,
         weight: endpoint.weight,
     })
+}
+
+/// Subsets, by resource name.
+pub(crate) fn subsets_to_wire(subsets: &Subsets) -> impl Iterator<Item = (String, wire::Subset)> {
+    let all = subsets.iter().flat_map(|(host, named)| named.iter().map(move |(name, labels)| (host, name, labels)));
+    all.map(|(host, name, labels)| {
+        let message = wire::Subset { host: host.to_string(), name: name.clone(), labels: labels.clone() };
+        (format!("{host}/{name}"), message)
+    })
+}
+
+/// A subset as a peer says it: host, name and labels.
+///
+/// # Errors
+/// Names the first part that cannot be read. A name has to fit into a server name.
+pub fn subset_from_wire(subset: &wire::Subset) -> Result<(Host, String, Labels), NotAService> {
+    let host = Host::parse(&subset.host).map_err(|error| error.to_string())?;
+    if host.is_wildcard() {
+        return Err(format!("host {:?} stands for more than one service", subset.host));
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if !(1..=63).contains(&subset.name.len()) || !subset.name.bytes().all(allowed) {
+        return Err(format!("{:?} is not the name of a subset", subset.name));
+    }
+    Ok((host, subset.name.clone(), subset.labels.clone()))
 }
 
 /// A gateway, by resource name.

@@ -3,7 +3,7 @@
 
 use crate::{
     PeerEvent, PeerState, Settings,
-    convert::{gateway_from_wire, service_items},
+    convert::{gateway_from_wire, service_items, subset_from_wire},
     settings::types,
 };
 use prost::Message;
@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 use tombolo_controlplane_api::peer as wire;
-use tombolo_federation_model::{ClusterId, NetworkId, SiteName, TrustDomain};
+use tombolo_federation_model::{ClusterId, Host, Labels, NetworkId, SiteName, Subsets, TrustDomain};
 use tombolo_federation_registry::{Event, Item, ItemKey, Lease, ShardId, ShardSettings};
 use tombolo_federation_sync::{DeltaRequest, DeltaResponse, Plan, Resource, Subscriber, Update};
 
@@ -21,6 +21,10 @@ use tombolo_federation_sync::{DeltaRequest, DeltaResponse, Plan, Resource, Subsc
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// How many dropped messages are remembered by name.
 const REMEMBERED: usize = 16;
+/// How many subsets a peer may use. Each costs the gateways that serve it a chain and an upstream for every port.
+const MOST_SUBSETS: usize = 10_000;
+/// How long the message of a subset may be.
+const LONGEST_SUBSET: usize = 4096;
 
 /// What one resource put into the registry.
 #[derive(Debug, Default)]
@@ -39,6 +43,9 @@ pub(crate) struct Intake {
     shards: BTreeMap<ClusterId, ShardId>,
     entries: BTreeMap<(Arc<str>, Arc<str>), Entry>,
     sequences: BTreeMap<TrustDomain, u64>,
+    subsets: BTreeMap<Arc<str>, (Host, String, Labels)>,
+    /// The subsets are not those that were told last. At first they are not: what an earlier process heard may be in use.
+    subsets_due: bool,
     /// The first listing is complete.
     listed: bool,
     /// Types of which this stream has brought everything.
@@ -73,6 +80,8 @@ impl Intake {
             shards,
             entries: BTreeMap::new(),
             sequences: BTreeMap::new(),
+            subsets: BTreeMap::new(),
+            subsets_due: true,
             listed: false,
             caught_up: BTreeSet::new(),
             told_alive: None,
@@ -192,6 +201,9 @@ impl Intake {
             return;
         }
         self.caught_up.insert(update.type_url.clone());
+        if &*update.type_url == types::SUBSET && std::mem::take(&mut self.subsets_due) {
+            self.tell_subsets();
+        }
         let all = [types::SERVICE, types::GATEWAY].iter().all(|url| self.caught_up.contains(*url));
         if all && !self.listed {
             self.listed = true;
@@ -205,6 +217,7 @@ impl Intake {
             types::SERVICE => self.take_service(resource),
             types::GATEWAY => self.take_gateway(resource),
             types::BUNDLE => self.take_bundle(resource),
+            types::SUBSET => self.take_subset(resource),
             types::STATUS => self.take_status(resource),
             other => Err(format!("type {other:?} was not asked for")),
         }
@@ -249,6 +262,37 @@ impl Intake {
         Ok(())
     }
 
+    fn take_subset(&mut self, resource: &Resource) -> Result<(), String> {
+        let read = self.read_subset(resource);
+        let subset = read.inspect_err(|reason| self.note_dropped(format!("subset {}: {reason}", resource.name)))?;
+        self.subsets.insert(resource.name.clone(), subset);
+        self.subsets_due = true;
+        Ok(())
+    }
+
+    fn read_subset(&self, resource: &Resource) -> Result<(Host, String, Labels), String> {
+        if resource.body.len() > LONGEST_SUBSET {
+            return Err(format!("it is longer than {LONGEST_SUBSET} bytes"));
+        }
+        if self.subsets.len() >= MOST_SUBSETS && !self.subsets.contains_key(&resource.name) {
+            return Err(format!("there are {MOST_SUBSETS} already"));
+        }
+        let message = wire::Subset::decode(resource.body.clone()).map_err(|error| error.to_string())?;
+        let (host, name, labels) = subset_from_wire(&message)?;
+        if *resource.name != *format!("{host}/{name}") {
+            return Err(format!("it says that it is subset {name:?} of {host}"));
+        }
+        Ok((host, name, labels))
+    }
+
+    fn tell_subsets(&mut self) {
+        let mut subsets = Subsets::new();
+        for (host, name, labels) in self.subsets.values() {
+            subsets.entry(host.clone()).or_default().insert(name.clone(), labels.clone());
+        }
+        self.events.push_back(PeerEvent::Subsets { peer: self.settings.name.clone(), subsets });
+    }
+
     fn take_status(&mut self, resource: &Resource) -> Result<(), String> {
         let message = wire::SiteStatus::decode(resource.body.clone()).map_err(|error| error.to_string())?;
         let site = SiteName::parse(&message.site).map_err(|error| error.to_string())?;
@@ -282,6 +326,9 @@ impl Intake {
     }
 
     fn drop_entry(&mut self, type_url: &Arc<str>, name: &Arc<str>) {
+        if &**type_url == types::SUBSET {
+            self.subsets_due |= self.subsets.remove(name).is_some();
+        }
         let entry = self.entries.remove(&(type_url.clone(), name.clone()));
         self.remove(entry.map(|entry| entry.keys).unwrap_or_default());
     }
@@ -304,6 +351,8 @@ impl Intake {
     /// The peer was removed by configuration.
     pub(crate) fn withdraw(&mut self) {
         self.for_each_shard(|shard| Event::Withdraw { shard });
+        self.subsets.clear();
+        self.tell_subsets();
     }
 }
 

@@ -2,13 +2,13 @@
 //! next, so that publishing again costs nothing. Used by the server whenever exports change.
 
 use crate::{
-    convert::{exported_services, gateway_to_wire},
+    convert::{exported_services, gateway_to_wire, subsets_to_wire},
     settings::types,
 };
 use prost::Message;
 use std::sync::Arc;
 use tombolo_controlplane_api::peer as wire;
-use tombolo_federation_model::{NetworkGateway, SiteName, TrustDomain};
+use tombolo_federation_model::{NetworkGateway, SiteName, Subsets, TrustDomain};
 use tombolo_federation_registry::MergedService;
 use tombolo_federation_sync::{Resource, ResourceSet, Snapshot, resource_set};
 
@@ -32,6 +32,8 @@ pub struct Exports {
     pub gateways: Vec<NetworkGateway>,
     /// Own trust domains.
     pub bundles: Vec<Bundle>,
+    /// Subsets by which this site asks for services that have endpoints elsewhere.
+    pub subsets: Subsets,
     /// The site's own status as JSON.
     pub status: Option<(SiteName, Vec<u8>)>,
 }
@@ -42,6 +44,7 @@ pub fn export_snapshot(previous: &Snapshot, exports: &Exports) -> Snapshot {
     let service = |(name, message): (String, wire::ExportedService)| (name, message.encode_to_vec());
     let services = exports.services.iter().flat_map(|merged| exported_services(merged)).map(service);
     let gateways = exports.gateways.iter().map(gateway_to_wire).map(|(name, message)| (name, message.encode_to_vec()));
+    let subsets = subsets_to_wire(&exports.subsets).map(|(name, message)| (name, message.encode_to_vec()));
     let bundles = exports.bundles.iter().map(|bundle| {
         let message = wire::TrustBundle {
             trust_domain: bundle.trust_domain.to_string(),
@@ -59,6 +62,7 @@ pub fn export_snapshot(previous: &Snapshot, exports: &Exports) -> Snapshot {
     next.with(types::SERVICE, set(types::SERVICE, &mut services.into_iter()))
         .with(types::GATEWAY, set(types::GATEWAY, &mut gateways.into_iter()))
         .with(types::BUNDLE, set(types::BUNDLE, &mut bundles.into_iter()))
+        .with(types::SUBSET, set(types::SUBSET, &mut subsets.into_iter()))
         .with(types::STATUS, set(types::STATUS, &mut status.into_iter()))
 }
 

@@ -4,7 +4,7 @@ use crate::{Credentials, Remit, Trust};
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;
-use tombolo_federation_model::{ClusterId, Identity, NetworkId, SiteName, TrustDomain};
+use tombolo_federation_model::{ClusterId, Identity, NetworkId, SiteName, Subsets, TrustDomain};
 use tombolo_federation_registry::{Event, Lease, ShardId, ShardSettings};
 use tombolo_federation_sync::Snapshot;
 
@@ -16,10 +16,12 @@ pub mod types {
     pub const GATEWAY: &str = "type.googleapis.com/tombolo.federation.peer.v1.NetworkGateway";
     /// The roots of a trust domain.
     pub const BUNDLE: &str = "type.googleapis.com/tombolo.federation.peer.v1.TrustBundle";
+    /// A subset by which the site asks for a service.
+    pub const SUBSET: &str = "type.googleapis.com/tombolo.federation.peer.v1.Subset";
     /// What a site says about itself.
     pub const STATUS: &str = "type.googleapis.com/tombolo.federation.peer.v1.SiteStatus";
     /// All of them, in the order in which they are sent.
-    pub const ALL: [&str; 4] = [BUNDLE, GATEWAY, SERVICE, STATUS];
+    pub const ALL: [&str; 5] = [BUNDLE, GATEWAY, SERVICE, SUBSET, STATUS];
 }
 
 /// One peer that this site was told to trust.
@@ -83,6 +85,13 @@ pub enum PeerEvent {
         roots: Vec<Vec<u8>>,
         /// Grows with every change; an older one never comes.
         sequence: u64,
+    },
+    /// The subsets by which the peer asks for services.
+    Subsets {
+        /// Who says so.
+        peer: SiteName,
+        /// All of them; replaces what it said before.
+        subsets: Subsets,
     },
     /// What a site says about itself, as JSON.
     Status {

@@ -2,7 +2,7 @@
 //! steps in between; what did not change publishes nothing; what is deleted and added again was never deleted.
 
 use super::{fixtures::*, kitchen::kitchen};
-use crate::{ProxyId, intent::*, proxy::Proxy};
+use crate::{Input, ProxyId, intent::*, proxy::Proxy};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
 use tombolo_federation_model::*;
@@ -12,7 +12,7 @@ use tombolo_federation_sync::Snapshot;
 /// One change: which thing, and what becomes of it; 0 means that it is gone.
 type Change = (u8, u8);
 
-const THINGS: u8 = 24;
+const THINGS: u8 = 26;
 const FORMS: u8 = 4;
 
 const NAMES: [&str; 4] = ["reviews", "ratings", "alone", "late"];
@@ -36,6 +36,7 @@ fn say(mesh: &mut Mesh, (thing, form): Change) {
         12 => say_crossing(mesh, form),
         13 => say_export(mesh, form),
         14 => say_proxy_policy(mesh, form),
+        24 | 25 => say_remote_subsets(mesh, thing, form),
         _ => say_intent(mesh, thing, form),
     }
 }
@@ -82,6 +83,21 @@ fn say_export(mesh: &mut Mesh, form: u8) {
             mesh.remove("east", ItemKey::Export(namespace("default"), (*name).to_owned()));
         }
     }
+}
+
+fn say_remote_subsets(mesh: &mut Mesh, thing: u8, form: u8) {
+    let peer = SiteName::parse(if thing == 24 { "west" } else { "north" }).unwrap();
+    let named = |all: &[(&str, &str)]| all.iter().map(|(name, with)| ((*name).to_owned(), labels(with))).collect();
+    let subsets = match form {
+        0 => Subsets::new(),
+        1 => Subsets::from([(host("reviews"), named(&[("v1", "version=v2"), ("far", "version=v1")]))]),
+        2 => Subsets::from([
+            (host("reviews"), named(&[("far", "version=v2")])),
+            (host("ratings"), named(&[("far", "")])),
+        ]),
+        _ => Subsets::from([(host(name(thing)), named(&[("other", "version=v1")]))]),
+    };
+    mesh.tell(Input::RemoteSubsets { peer, subsets });
 }
 
 fn say_proxy_policy(mesh: &mut Mesh, form: u8) {
@@ -155,6 +171,9 @@ fn content(mesh: &mut Mesh, ids: &[ProxyId]) -> Content {
                 set.iter().map(|(name, resource)| (format!("{at} {kind} {name}"), resource.version.to_string())),
             );
         }
+    }
+    for (host, named) in mesh.engine.exports().subsets {
+        all.extend(named.iter().map(|(name, labels)| (format!("uses {name} of {host}"), format!("{labels:?}"))));
     }
     all.extend(mesh.engine.diagnostics().iter().map(|d| (d.to_string(), String::new())));
     all

@@ -15,6 +15,8 @@ mod laws;
 #[cfg(test)]
 mod show;
 #[cfg(test)]
+mod subsets;
+#[cfg(test)]
 mod tests;
 
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
 use intents::Intents;
 use outputs::Outputs;
 use std::{collections::BTreeSet, sync::Arc};
-use tombolo_federation_model::{Diagnostic, NetworkGateway, ObjectRef};
+use tombolo_federation_model::{Diagnostic, NetworkGateway, ObjectRef, Subsets};
 use tombolo_federation_registry::{Event, MergedService, Millis, Registry, RegistrySettings};
 use tombolo_federation_sync::Snapshot;
 
@@ -43,13 +45,15 @@ pub struct Step {
     pub computed: usize,
 }
 
-/// What peers may see: this site's share of exported services, and the ways into its networks.
+/// What peers may see: this site's share of exported services, the ways into its networks, and what it asks them for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exports {
     /// Exported services, with the endpoints of this site's clusters.
     pub services: Vec<Arc<MergedService>>,
     /// East-west gateways of this site.
     pub gateways: Vec<NetworkGateway>,
+    /// Subsets by which clients of this site ask for services that have endpoints elsewhere.
+    pub subsets: Subsets,
 }
 
 /// See the module.
@@ -94,6 +98,7 @@ impl Engine {
                 self.refresh(touched);
             }
             Input::Bundles(bundles) => self.world.set_bundles(bundles),
+            Input::RemoteSubsets { peer, subsets } => self.world.set_remote_subsets(peer, subsets),
         }
     }
 
@@ -126,10 +131,11 @@ impl Engine {
         if changes.gateways {
             self.world.set_network_gateways(self.registry.gateways().clone());
         }
+        let subsets_changed = self.world.take_used_subsets_changed();
         let (changed, computed) = self.outputs.update(&mut self.world);
         let mut step = Step {
             changed,
-            exports_changed: !changes.exports.is_empty() || changes.gateways,
+            exports_changed: !changes.exports.is_empty() || changes.gateways || subsets_changed,
             computed,
             ..Step::default()
         };
@@ -154,7 +160,11 @@ impl Engine {
     /// What peers may see.
     #[must_use]
     pub fn exports(&self) -> Exports {
-        Exports { services: self.registry.exported().cloned().collect(), gateways: self.registry.own_gateways() }
+        Exports {
+            services: self.registry.exported().cloned().collect(),
+            gateways: self.registry.own_gateways(),
+            subsets: self.world.used_subsets().clone(),
+        }
     }
 
     /// Every complaint as of the last step, in order.

@@ -7,6 +7,7 @@
 mod lists;
 mod reader;
 mod run;
+mod subsets;
 mod table;
 mod world;
 

@@ -17,7 +17,8 @@ use std::{
     sync::Arc,
 };
 use tombolo_federation_model::{
-    ClusterId, Endpoint, Host, Identity, Namespace, NetworkGateway, NetworkId, ObjectRef, ServiceKey, WorkloadAddress,
+    ClusterId, Endpoint, Host, Identity, Labels, Namespace, NetworkGateway, NetworkId, ObjectRef, ServiceKey,
+    WorkloadAddress,
 };
 
 /// One question that an output asked.
@@ -32,6 +33,7 @@ pub enum Dep {
     Served(ClusterId, WorkloadAddress),
     NetworkGateways,
     Bundles,
+    RemoteSubsets(Host),
     Intent(ObjectRef),
     Mesh,
     Gateways,
@@ -139,6 +141,12 @@ impl<'w> Reader<'w> {
     pub fn bundles(&self) -> Option<&'w Arc<Bundles>> {
         self.note(Dep::Bundles);
         self.world.bundles.row(&())
+    }
+
+    /// The subsets by which peers ask for the services with this host.
+    pub fn remote_subsets(&self, host: &Host) -> impl Iterator<Item = (&'w String, &'w Labels)> + use<'w> {
+        self.note(Dep::RemoteSubsets(host.clone()));
+        self.world.remote_subsets.row(host).into_iter().flatten()
     }
 
     /// An intent by its object.

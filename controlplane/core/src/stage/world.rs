@@ -20,7 +20,7 @@ use std::{
 };
 use tombolo_federation_model::{
     ClusterId, Endpoint, Host, Identity, Labels, Namespace, NetworkGateway, NetworkId, ObjectRef, Resolution,
-    Scope as MeshScope, ServiceKey, ServicePort, TlsMode, TrustDomain, Visibility, WorkloadAddress,
+    Scope as MeshScope, ServiceKey, ServicePort, SiteName, Subsets, TlsMode, TrustDomain, Visibility, WorkloadAddress,
 };
 use tombolo_federation_registry::MergedService;
 
@@ -116,6 +116,9 @@ pub struct World {
     pub(super) served: Table<(ClusterId, WorkloadAddress), ServedHere>,
     pub(super) network_gateways: Table<(), Arc<BTreeMap<NetworkId, Vec<NetworkGateway>>>>,
     pub(super) bundles: Table<(), Arc<Bundles>>,
+    pub(super) subsets_of_peers: BTreeMap<SiteName, Arc<Subsets>>,
+    pub(super) remote_subsets: Table<Host, BTreeMap<String, Labels>>,
+    pub(super) used_subsets: Table<Host, BTreeMap<String, Labels>>,
     pub(super) intents: Table<ObjectRef, Arc<Intent>>,
     pub(super) mesh: Lists<(), MeshSettings>,
     pub(super) gateways: Lists<(), Gateway>,
@@ -157,6 +160,9 @@ impl World {
             served: Table::default(),
             network_gateways: Table::default(),
             bundles: Table::default(),
+            subsets_of_peers: BTreeMap::new(),
+            remote_subsets: Table::default(),
+            used_subsets: Table::default(),
             intents: Table::default(),
             mesh: Lists::default(),
             gateways: Lists::default(),
@@ -195,6 +201,7 @@ impl World {
         let identities = new.iter().filter(|e| e.tls == TlsMode::Mutual).filter_map(|e| e.identity.clone()).collect();
         self.identities.set(key.clone(), service.map(|_| Arc::new(identities)));
         self.endpoints.set(key.clone(), service.map(|_| Arc::new(new)));
+        self.refresh_used_subsets(&key.host);
     }
 
     fn set_served(&mut self, key: &ServiceKey, old: &[Arc<Endpoint>], new: &[Arc<Endpoint>]) {
@@ -236,11 +243,16 @@ impl World {
         if !self.intents.set(object.clone(), intent.clone()) {
             return;
         }
-        if let Some(old) = old {
-            self.unindex(&old);
+        if let Some(old) = &old {
+            self.unindex(old);
         }
-        if let Some(new) = intent {
-            self.index(&new);
+        if let Some(new) = &intent {
+            self.index(new);
+        }
+        for intent in [old, intent].into_iter().flatten() {
+            if let Intent::Destination(destination) = &*intent {
+                self.refresh_used_subsets(&destination.host);
+            }
         }
     }
 
@@ -319,6 +331,7 @@ impl World {
         deps.extend(self.served.take_changed().into_iter().map(|(cluster, address)| Dep::Served(cluster, address)));
         deps.extend(self.network_gateways.take_changed().into_iter().map(|()| Dep::NetworkGateways));
         deps.extend(self.bundles.take_changed().into_iter().map(|()| Dep::Bundles));
+        deps.extend(self.remote_subsets.take_changed().into_iter().map(Dep::RemoteSubsets));
         deps.extend(self.intents.take_changed().into_iter().map(Dep::Intent));
         self.take_changed_lists(&mut deps);
         let proxies = self.proxies.take_changed();

@@ -29,7 +29,7 @@ pub fn service_ports(service: &ServiceHead) -> impl Iterator<Item = &ServicePort
 #[must_use]
 pub fn clusters(view: View<'_, '_>, key: &ServiceKey) -> Resources {
     let Some(service) = view.reader.service(key) else { return Resources::default() };
-    let effective = destination(view, service);
+    let effective = served(view, service);
     let mut out = Resources::default();
     for port in service_ports(service) {
         for subset in std::iter::once(None).chain(effective.subsets.iter().map(Some)) {
@@ -41,6 +41,21 @@ pub fn clusters(view: View<'_, '_>, key: &ServiceKey) -> Resources {
         }
     }
     out
+}
+
+/// The destination that applies; at gateways that let other networks in, with the subsets by which those ask for the service
+/// and which are not defined here.
+pub(super) fn served(view: View<'_, '_>, service: &ServiceHead) -> EffectiveDestination {
+    let mut effective = destination(view, service);
+    if crosses(view, service) {
+        for (name, labels) in view.reader.remote_subsets(&service.key.host) {
+            if effective.subset(name).is_none() {
+                let (name, labels) = (name.clone(), labels.clone());
+                effective.subsets.push(Subset { name, labels, policy: TrafficPolicy::default() });
+            }
+        }
+    }
+    effective
 }
 
 /// Whether gateways of the class let other networks in to the service.

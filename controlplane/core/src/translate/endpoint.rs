@@ -12,7 +12,7 @@ use super::{
     wire::{core, endpoint},
 };
 use crate::{
-    bind::{View, complain, destination},
+    bind::{View, complain},
     intent::{ClientTlsMode, LocalityPolicy, Subset},
     stage::ServiceHead,
 };
@@ -35,7 +35,7 @@ pub fn assignments(view: View<'_, '_>, key: &ServiceKey) -> Resources {
     if service.resolution == Resolution::Passthrough {
         return Resources::default();
     }
-    let effective = destination(view, service);
+    let effective = cluster::served(view, service);
     let mut out = Resources::default();
     let mut skipped = Skipped::default();
     for port in cluster::service_ports(service) {

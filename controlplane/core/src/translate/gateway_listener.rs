@@ -10,7 +10,7 @@ use super::{
     wire::{core, hcm as wire_hcm, listener, tls as wire_tls},
 };
 use crate::{
-    bind::{ChainKind, ListenerKind, ListenerPlan, ServerRef, TlsChain, View, complain, destination},
+    bind::{ChainKind, ListenerKind, ListenerPlan, ServerRef, TlsChain, View, complain},
     intent::{Attachment, ServerTls, ServerTlsMode, TcpMatch},
     proxy::Proxy,
 };
@@ -227,7 +227,7 @@ impl<'w> Builder<'_, 'w> {
         let Some(scope) = view.reader.scope(view.id) else { return };
         for key in scope.services.values() {
             let Some(service) = view.reader.service(key).filter(|service| service.exported) else { continue };
-            let effective = destination(view, service);
+            let effective = cluster::served(view, service);
             for port in cluster::service_ports(service) {
                 for subset in std::iter::once("").chain(effective.subsets.iter().map(|s| s.name.as_str())) {
                     let name = names::server_name(port.number, subset, &key.host);

@@ -69,6 +69,7 @@ impl Listener {
                 PeerEvent::Bundle { peer, trust_domain, roots, sequence: _ } => {
                     self.heard.send(Heard { peer, domain: trust_domain, roots }).await.map_err(|_| Ended)?;
                 }
+                PeerEvent::Subsets { peer, subsets } => inputs.push(Input::RemoteSubsets { peer, subsets }),
                 PeerEvent::Status { peer, site, json } => keep_status(&self.sites, &peer, site, &json),
             }
         }
@@ -99,6 +100,7 @@ pub(super) async fn recall(config: &Config, world: &World) -> anyhow::Result<()>
     for Restored { inputs, age } in store::restore(&folder(config), config, SystemTime::now()) {
         world.recall(inputs, age).await?;
     }
+    world.recall(store::restore_subsets(&folder(config), config), Duration::ZERO).await?;
     Ok(())
 }
 

@@ -194,6 +194,7 @@ async fn show(
             services: now.services.clone(),
             gateways: now.gateways.clone(),
             bundles: vec![bundle.clone()],
+            subsets: now.subsets.clone(),
             status: json.map(|json| (site.clone(), json)),
         };
         let next = peer::export_snapshot(&shown.borrow(), &all);

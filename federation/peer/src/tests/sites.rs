@@ -12,8 +12,8 @@ use tokio::{
 };
 use tombolo_federation_model::{
     ClusterId, Health, Host, Identity, Labels, Locality, Namespace, NetworkGateway, NetworkId, ObjectRef, Protocol,
-    Resolution, Scope, Service, ServiceKey, ServicePort, SiteName, TargetPort, TlsMode, TrustDomain, Visibility,
-    Workload, WorkloadAddress,
+    Resolution, Scope, Service, ServiceKey, ServicePort, SiteName, Subsets, TargetPort, TlsMode, TrustDomain,
+    Visibility, Workload, WorkloadAddress,
 };
 use tombolo_federation_registry::{
     Event, ExportPolicy, Item, Lease, MergedService, Millis, Registry, RegistrySettings, ShardId, ShardSettings,
@@ -137,6 +137,8 @@ pub(crate) struct Site {
     pub(crate) registry: Registry,
     pub(crate) bundles: Vec<(TrustDomain, u64)>,
     pub(crate) statuses: Vec<String>,
+    /// Every set of subsets that was told, in order.
+    pub(crate) subsets: Vec<Subsets>,
     pub(crate) exports: watch::Sender<Arc<Snapshot>>,
     pub(crate) trust: watch::Sender<Arc<TrustMap>>,
     pub(crate) address: SocketAddr,
@@ -160,7 +162,8 @@ impl Site {
         let (exports, shown) = watch::channel(Arc::new(Snapshot::default()));
         let (credentials, own) = watch::channel(Arc::new(with.credentials));
         let (trust, trusted) = watch::channel(with.trust);
-        let (out, events) = mpsc::channel(8);
+        // Room for what the site that a test does not look at hears meanwhile: one that is full reads no answers either.
+        let (out, events) = mpsc::channel(64);
         let local = LocalSite {
             site: name(with.site),
             trust_domain: domain(with.site),
@@ -180,6 +183,7 @@ impl Site {
             registry: Registry::new(RegistrySettings::default()),
             bundles: Vec::new(),
             statuses: Vec::new(),
+            subsets: Vec::new(),
             exports,
             trust,
             address,
@@ -191,6 +195,10 @@ impl Site {
     }
 
     pub(crate) fn publish(&self, site: &str, services: Vec<Arc<MergedService>>) {
+        self.publish_all(site, services, Subsets::new());
+    }
+
+    pub(crate) fn publish_all(&self, site: &str, services: Vec<Arc<MergedService>>, subsets: Subsets) {
         let gateway = NetworkGateway {
             network: network(site),
             cluster: cluster(site),
@@ -202,6 +210,7 @@ impl Site {
             services,
             gateways: vec![gateway],
             bundles: vec![bundle],
+            subsets,
             status: Some((name(site), b"{}".to_vec())),
         };
         self.exports.send_modify(|snapshot| *snapshot = Arc::new(export_snapshot(snapshot, &exports)));
@@ -212,6 +221,7 @@ impl Site {
             PeerEvent::Declare { shard, settings } => self.registry.declare(shard, settings, Millis(0)),
             PeerEvent::Registry(event) => self.registry.apply(event, Millis(0)),
             PeerEvent::Bundle { trust_domain, sequence, .. } => self.bundles.push((trust_domain, sequence)),
+            PeerEvent::Subsets { subsets, .. } => self.subsets.push(subsets),
             PeerEvent::Status { site, .. } => self.statuses.push(site.to_string()),
         }
         self.registry.take_changes();

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{Link, Settings};
 use std::{net::SocketAddr, time::Duration};
-use tombolo_federation_model::{Health, Identity, TlsMode};
+use tombolo_federation_model::{Health, Host, Identity, Labels, Subsets, TlsMode};
 use tombolo_federation_registry::Millis;
 
 /// Two sites that trust each other.
@@ -256,4 +256,71 @@ async fn a_site_that_says_another_name_is_refused() {
     let mut east = Site::start(world.start("east", vec![misnamed], &[])).await;
     east.until("refusal", |site| site.state("north").reason.contains("says that it is site \"west\"")).await;
     assert_eq!(east.registry.services().len(), 0);
+}
+
+fn subsets(all: &[(&str, &str, &str)]) -> Subsets {
+    let mut subsets = Subsets::new();
+    for (host, name, version) in all {
+        let labels = Labels::from([("version".to_owned(), (*version).to_owned())]);
+        subsets.entry(Host::parse(host).unwrap()).or_default().insert((*name).to_owned(), labels);
+    }
+    subsets
+}
+
+#[tokio::test]
+async fn subsets_come_as_the_complete_set_and_outlive_the_stream() {
+    let world = World::new();
+    let (mut east, mut west) = world.pair(&[], &["a"]).await;
+    east.until("the empty set, once", |site| site.subsets == [Subsets::new()]).await;
+    let two = subsets(&[("a.b", "v1", "1"), ("a.b", "v2", "2")]);
+    west.publish_all("west", services("west", &["a"]), two.clone());
+    east.until("both", |site| site.subsets.last() == Some(&two)).await;
+    let other = subsets(&[("a.b", "v2", "3"), ("c.d", "v1", "1")]);
+    west.publish_all("west", services("west", &["a"]), other.clone());
+    east.until("the change", |site| site.subsets.last() == Some(&other)).await;
+    assert_eq!(east.subsets.len(), 3, "one event for each change: {:?}", east.subsets);
+    west.shutdown().await;
+    east.until("loss", |site| site.state("west").link != Link::Connected).await;
+    assert_eq!(east.subsets.len(), 3, "a lost connection says nothing");
+    // A peer that comes back and uses none any more says so.
+    let again = Start { listen: Some(west.address), ..world.start("west", vec![peer("east", None)], &["a"]) };
+    let _west = Site::start(again).await;
+    east.until("none", |site| site.subsets.last() == Some(&Subsets::new())).await;
+    assert_eq!(east.subsets.len(), 4);
+}
+
+#[tokio::test]
+async fn subsets_that_cannot_be_are_dropped_counted_and_named() {
+    let (mut east, west) = World::new().pair(&[], &["a"]).await;
+    let long = "x".repeat(64);
+    let mut shown = subsets(&[("a.b", "good", "1"), ("*.b", "v1", "1"), ("a.b", "no good", "1"), ("a.b", &long, "1")]);
+    shown.entry(Host::parse("a.b").unwrap()).or_default().insert("wide".to_owned(), {
+        (0..200).map(|at| (format!("a-rather-long-label-{at}"), String::new())).collect()
+    });
+    let good = subsets(&[("a.b", "good", "1")]);
+    west.publish_all("west", services("west", &["a"]), shown.clone());
+    east.until("the good one", |site| site.subsets.last() == Some(&good)).await;
+    east.until("the count", |site| site.state("west").out_of_remit == 4).await;
+    let dropped = east.state("west").dropped.join("\n");
+    for part in ["subset *.b/v1: host", "\"no good\" is not the name", "x\" is not the name", "a.b/wide: it is longer"]
+    {
+        assert!(dropped.contains(part), "{part}: {dropped}");
+    }
+    // What was refused is not offered again until it changes.
+    shown.extend(subsets(&[("c.d", "v1", "1")]));
+    west.publish_all("west", services("west", &["a"]), shown);
+    east.until("the next one", |site| site.subsets.last().is_some_and(|all| all.len() == 2)).await;
+    assert_eq!(east.state("west").out_of_remit, 4);
+}
+
+#[tokio::test]
+async fn a_peer_may_use_only_so_many_subsets() {
+    let (mut east, west) = World::new().pair(&[], &["a"]).await;
+    let all: Vec<String> = (0..10_003).map(|at| format!("v{at}")).collect();
+    let all: Vec<_> = all.iter().map(|name| ("a.b", name.as_str(), "1")).collect();
+    west.publish_all("west", services("west", &["a"]), subsets(&all));
+    let count = |site: &Site| site.subsets.last().map_or(0, |all| all.values().map(|named| named.len()).sum::<usize>());
+    east.until("as many as may be", |site| count(site) == 10_000).await;
+    assert_eq!(east.state("west").out_of_remit, 3);
+    assert!(east.state("west").dropped.iter().all(|text| text.contains("there are 10000 already")));
 }
