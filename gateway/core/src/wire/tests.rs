@@ -243,6 +243,19 @@ fn secrets_keep_bundles_apart_and_never_read_files() {
 }
 
 #[test]
+fn the_bundle_of_the_system_is_the_one_file_that_may_be_named() {
+    let file = core::data_source::Specifier::Filename("/etc/ssl/certs/ca-certificates.crt".into());
+    let source = core::DataSource { watched_directory: None, specifier: Some(file) };
+    let context = t::CertificateValidationContext { trusted_ca: Some(source), ..Default::default() };
+    let message = SecretMessage { name: "s".into(), r#type: Some(t::secret::Type::ValidationContext(context)) };
+    let Ok(Resource::Secret(_, secret)) = decode(Kind::Secret, "s", &message.encode_to_vec()) else {
+        panic!("refused")
+    };
+    let Secret::Validation(validation) = &*secret else { panic!("not a validation context") };
+    assert!(validation.system_roots && validation.roots.is_none());
+}
+
+#[test]
 fn own_certificates_are_told_from_those_of_the_control_plane() {
     let grpc = core::GrpcService {
         target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(core::grpc_service::EnvoyGrpc {

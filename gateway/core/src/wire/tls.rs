@@ -16,7 +16,8 @@ use tombolo_controlplane_api::{
     node::SDS_UPSTREAM,
     xds::envoy::{
         config::core::v3::{
-            ConfigSource, DataSource, config_source::ConfigSourceSpecifier as S, grpc_service::TargetSpecifier,
+            ConfigSource, DataSource, config_source::ConfigSourceSpecifier as S, data_source::Specifier,
+            grpc_service::TargetSpecifier,
         },
         extensions::transport_sockets::tls::v3::{
             self as pb, common_tls_context::ValidationContextType as V, downstream_tls_context::SessionTicketKeysType,
@@ -220,6 +221,21 @@ fn opt_data(source: Option<&DataSource>, field: &str) -> Decoded<Option<Bytes>> 
     source.map(|source| data(source).map(Bytes::from)).transpose().at(field)
 }
 
+/// Where distributions keep the roots of the operating system. A control plane that names one of these files means "the system's
+/// roots", whatever the file is called here.
+const SYSTEM_BUNDLES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn is_system_bundle(source: &DataSource) -> bool {
+    matches!(&source.specifier, Some(Specifier::Filename(path)) if SYSTEM_BUNDLES.contains(&path.as_str()))
+}
+
 fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> {
     let accept_untrusted = message.trust_chain_verification()
         == pb::certificate_validation_context::TrustChainVerification::AcceptUntrusted;
@@ -259,10 +275,12 @@ fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> 
         let matcher = matcher::string(untyped).nth("match_subject_alt_names", at)?;
         san_matchers.push(SanMatcher { kind: SanKind::Any, matcher });
     }
+    let system_bundle = trusted_ca.as_ref().is_some_and(is_system_bundle);
+    let inline_roots = trusted_ca.filter(|_| !system_bundle);
     let hash = |text: &String| Arc::from(text.replace(':', "").to_ascii_lowercase());
     Ok(Validation {
-        roots: opt_data(trusted_ca.as_ref(), "trusted_ca")?,
-        system_roots: system_root_certs.is_some(),
+        roots: opt_data(inline_roots.as_ref(), "trusted_ca")?,
+        system_roots: system_root_certs.is_some() || system_bundle,
         bundles: bundles.unwrap_or_default().into(),
         san_matchers: san_matchers.into(),
         spki_hashes: texts(&verify_certificate_spki),
