@@ -11,9 +11,9 @@ use std::{
 };
 use tombolo_controlplane_api::peer as wire;
 use tombolo_controlplane_core::{Exports, Input};
-use tombolo_federation_model::{ClusterId, Locality, NetworkId, SiteName, TrustDomain};
+use tombolo_federation_model::{ClusterId, Host, Labels, Locality, NetworkId, SiteName, Subsets, TrustDomain};
 use tombolo_federation_peer::{
-    Bundle, Exports as Shown, Remit, export_snapshot, gateway_from_wire, service_items, types,
+    Bundle, Exports as Shown, Remit, export_snapshot, gateway_from_wire, service_items, subset_from_wire, types,
 };
 use tombolo_federation_registry::{Event, Item, ItemKey, Lease, ShardId, ShardSettings};
 use tombolo_federation_sync::{DeltaRequest, DeltaResponse, Plan, Publisher, Resource, Snapshot, Subscriber};
@@ -44,10 +44,13 @@ pub(crate) struct Exchange {
     publisher: Publisher,
     subscriber: Subscriber,
     link: Link<Frame>,
+    peer: SiteName,
     shard: ShardId,
     settings: ShardSettings,
     remit: Remit,
     entries: BTreeMap<(Arc<str>, Arc<str>), Vec<ItemKey>>,
+    subsets: BTreeMap<Arc<str>, (Host, String, Labels)>,
+    subsets_due: bool,
     caught_up: BTreeSet<Arc<str>>,
     listed: bool,
     begun: bool,
@@ -71,6 +74,7 @@ impl Exchange {
             publisher: Publisher::new(plan()),
             subscriber,
             link: Link::new(weather, seed),
+            peer: site.clone(),
             shard: ShardId { cluster: cluster.clone(), source: format!("peer:{name}").into(), via: vec![site] },
             settings: ShardSettings {
                 network: network.clone(),
@@ -85,6 +89,8 @@ impl Exchange {
                 trust_domains: [trust_domain.clone()].into(),
             },
             entries: BTreeMap::new(),
+            subsets: BTreeMap::new(),
+            subsets_due: true,
             caught_up: BTreeSet::new(),
             listed: false,
             begun: false,
@@ -97,7 +103,8 @@ impl Exchange {
             services: exports.services.clone(),
             gateways: exports.gateways.clone(),
             bundles: vec![self.bundle.clone()],
-            ..Shown::default()
+            subsets: exports.subsets.clone(),
+            status: None,
         };
         self.shown = export_snapshot(&self.shown, &all);
     }
@@ -176,16 +183,30 @@ impl Exchange {
         for name in &update.removed {
             let gone = self.entries.remove(&(update.type_url.clone(), name.clone())).unwrap_or_default();
             self.forget(gone, heard);
+            if *update.type_url == *types::SUBSET {
+                self.subsets_due |= self.subsets.remove(name).is_some();
+            }
         }
         assert!(refused.is_empty(), "a peer's resource is refused: {refused:?}");
         self.subscriber.answer(&update, &refused);
         if update.complete {
             self.caught_up.insert(update.type_url.clone());
+            if *update.type_url == *types::SUBSET && std::mem::take(&mut self.subsets_due) {
+                heard.inputs.push(self.tell_subsets());
+            }
         }
         let all = [types::SERVICE, types::GATEWAY].iter().all(|url| self.caught_up.contains(*url));
         if all && !std::mem::replace(&mut self.listed, all) {
             heard.inputs.push(Input::Registry(Event::Complete { shard: self.shard.clone(), epoch: EPOCH }));
         }
+    }
+
+    fn tell_subsets(&self) -> Input {
+        let mut subsets = Subsets::new();
+        for (host, name, labels) in self.subsets.values() {
+            subsets.entry(host.clone()).or_default().insert(name.clone(), labels.clone());
+        }
+        Input::RemoteSubsets { peer: self.peer.clone(), subsets }
     }
 
     fn put(&mut self, type_url: &Arc<str>, resource: &Resource, heard: &mut Heard) -> Result<(), String> {
@@ -207,6 +228,12 @@ impl Exchange {
                 self.remit.admits_bundle(&message)?;
                 let domain = TrustDomain::parse(&message.trust_domain).map_err(|error| error.to_string())?;
                 heard.bundles.push((domain, message.roots.iter().map(|root| root.to_vec()).collect()));
+                return Ok(());
+            }
+            types::SUBSET => {
+                let message = wire::Subset::decode(body).map_err(unreadable)?;
+                self.subsets.insert(resource.name.clone(), subset_from_wire(&message)?);
+                self.subsets_due = true;
                 return Ok(());
             }
             other => return Err(format!("type {other} was not asked for")),

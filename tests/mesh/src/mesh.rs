@@ -201,17 +201,24 @@ impl Mesh {
     /// When it never comes to rest.
     pub fn settle(&mut self) {
         for _ in 0..ROUNDS {
-            if self.round() {
-                continue;
-            }
-            let links = self.proxies.values().map(SimProxy::next);
-            let next = links.chain(self.exchanges.iter().map(|pair| pair.exchange.next())).flatten().min();
-            match next {
-                None => return,
-                Some(at) => self.now = self.now.max(at),
+            if !self.step() {
+                return;
             }
         }
         panic!("the mesh does not come to rest");
+    }
+
+    /// Lets happen what happens now, and moves the clock to what happens next; false when nothing is under way.
+    pub fn step(&mut self) -> bool {
+        if self.round() {
+            return true;
+        }
+        let links = self.proxies.values().map(SimProxy::next);
+        let next = links.chain(self.exchanges.iter().map(|pair| pair.exchange.next())).flatten().min();
+        if let Some(at) = next {
+            self.now = self.now.max(at);
+        }
+        next.is_some()
     }
 
     /// Moves everything that can move now; true when an engine was told something.

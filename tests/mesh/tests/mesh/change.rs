@@ -3,7 +3,7 @@
 use crate::{sound, yaml};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_gateway_core::wire::Kind;
-use tombolo_tests_mesh::{From, Mesh, Received, SiteSpec, Speaks};
+use tombolo_tests_mesh::{From, Mesh, Received, SiteSpec, Speaks, Weather};
 
 const WEB: From<'static> = From::Pod("east/web-v1-0");
 
@@ -178,4 +178,58 @@ fn a_site_may_be_named_as_it_likes() {
     let mut mesh = Mesh::of(sites).build();
     sound(&mesh);
     assert_eq!(mesh.get(From::Pod("eu-1/web-v1-0"), "http://api:9080/").pod(), "us.2/api-v1-0");
+}
+
+/// Asks for reviews at every moment of a change; returns how many requests failed, and how many moments there were.
+fn watch(mesh: &mut Mesh) -> (Vec<String>, usize) {
+    let (mut failed, mut moments) = (Vec::new(), 0);
+    while mesh.step() {
+        moments += 1;
+        let trace = mesh.get(WEB, "http://reviews:9080/");
+        if trace.pod().is_empty() {
+            failed.push(format!("{trace:?}"));
+        }
+    }
+    (failed, moments)
+}
+
+#[test]
+fn no_request_fails_while_routes_move_to_subsets_that_are_new() {
+    let weather = Weather { delay: 40, break_one_in: 0 };
+    let east = [yaml::app("web", &[("v1", 1)]), yaml::app("reviews", &[("v1", 1), ("v2", 1)])].concat();
+    for speaks in [Speaks::Delta, Speaks::Sotw] {
+        for seed in 0..4 {
+            let site = SiteSpec::new("east", &east);
+            let mut mesh = Mesh::of([site]).speaks(speaks).seed(seed).weather(weather, weather).build();
+            let both = [yaml::subsets("reviews"), yaml::split("reviews", 0, 100)].concat();
+            mesh.site_mut("east").write("routes.yaml", &both);
+            let (failed, moments) = watch(&mut mesh);
+            assert!(moments > 10 && failed.is_empty(), "{speaks:?} {seed}: {failed:#?}");
+            sound(&mesh);
+            assert_eq!(mesh.get(WEB, "http://reviews:9080/").pod(), "east/reviews-v2-0");
+            // And back: the upstreams go only after the routes to them.
+            mesh.site_mut("east").remove("routes.yaml");
+            let (failed, _) = watch(&mut mesh);
+            assert!(failed.is_empty(), "{speaks:?} {seed}: {failed:#?}");
+            let left =
+                mesh.proxy("east/web-v1-0").config().clusters.iter().filter(|(name, _)| name.contains("|v2|")).count();
+            assert_eq!(left, 0);
+        }
+    }
+}
+
+#[test]
+fn no_request_fails_while_pods_are_replaced_or_streams_break() {
+    let weather = Weather { delay: 40, break_one_in: 10 };
+    for seed in 0..4 {
+        let mut mesh = Mesh::of(yaml::pair()).seed(seed).weather(weather, weather).build();
+        mesh.site_mut("east").set_ready("reviews-v1-0", false);
+        mesh.site_mut("west").write("more.yaml", &yaml::app("extra", &[("v1", 1)]));
+        let (failed, moments) = watch(&mut mesh);
+        assert!(moments > 10 && failed.is_empty(), "{seed}: {failed:#?}");
+        mesh.reconnect_proxies();
+        let (failed, _) = watch(&mut mesh);
+        assert!(failed.is_empty(), "{seed}: {failed:#?}");
+        sound(&mesh);
+    }
 }

@@ -3,11 +3,14 @@
 
 mod change;
 mod federation;
+mod gateways;
 mod links;
 mod policy;
 mod routing;
 mod security;
+mod services;
 mod shop;
+mod subsets;
 mod yaml;
 
 use tombolo_tests_mesh::Mesh;

@@ -1,7 +1,7 @@
 //! The sample shop, as `tombolo up` runs it: everything that it makes the engine produce is taken by the gateway, and the
 //! claims that are made about it hold.
 
-use crate::{sound, yaml};
+use crate::sound;
 use std::{fs, path::Path};
 use tombolo_controlplane_core::Role;
 use tombolo_tests_mesh::{End, From, Mesh, SiteSpec, Speaks};
@@ -22,14 +22,6 @@ fn sites() -> Vec<SiteSpec> {
     ["east", "west", "vm"].map(site).into()
 }
 
-/// The sample with the subsets of reviews known in west too: an east-west gateway lets in the server names of the subsets that
-/// its own site defines.
-fn with_subsets() -> Vec<SiteSpec> {
-    let mut sites = sites();
-    sites[1] = sites[1].clone().file("reviews-subsets.yaml", &yaml::subsets("reviews"));
-    sites
-}
-
 #[test]
 fn everything_is_accepted_in_both_protocols() {
     for speaks in [Speaks::Delta, Speaks::Sotw] {
@@ -47,7 +39,7 @@ fn everything_is_accepted_in_both_protocols() {
 
 #[test]
 fn the_claims_of_the_sample_hold() {
-    let mut mesh = Mesh::of(with_subsets()).build();
+    let mut mesh = Mesh::of(sites()).build();
     let ingress = From::Ingress("east");
     assert_eq!(mesh.get(ingress.clone(), "http://any.example/").pod(), "east/storefront-0");
     assert_eq!(mesh.get(ingress.clone(), "http://any.example/teapot").status(), 418);
@@ -99,7 +91,7 @@ fn the_claims_of_the_sample_hold() {
 
 #[test]
 fn the_sample_splits_and_fails_over() {
-    let mut mesh = Mesh::of(with_subsets()).build();
+    let mut mesh = Mesh::of(sites()).build();
     let v2 = (0..1000).filter(|_| mesh.get(STOREFRONT, "http://reviews:9080/").pod() == "west/reviews-v2-0").count();
     assert!((149..=251).contains(&v2), "{v2} of 1000");
     assert_eq!(mesh.get(STOREFRONT, "http://catalog:8080/").pod(), "east/catalog-east-0");

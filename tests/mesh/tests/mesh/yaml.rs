@@ -52,8 +52,7 @@ pub(crate) fn split(name: &str, v1: u32, v2: u32) -> String {
 pub(crate) fn pair() -> [SiteSpec; 2] {
     let east =
         [app("web", &[("v1", 1)]), app("reviews", &[("v1", 2)]), app("catalog", &[("v1", 1)]), subsets("reviews")];
-    let west =
-        [app("reviews", &[("v2", 1)]), app("catalog", &[("v1", 2)]), app("ratings", &[("v1", 1)]), subsets("reviews")];
+    let west = [app("reviews", &[("v2", 1)]), app("catalog", &[("v1", 2)]), app("ratings", &[("v1", 1)])];
     [
         SiteSpec::new("east", &east.concat()).file("split.yaml", &split("reviews", 80, 20)),
         SiteSpec::new("west", &west.concat()),
