@@ -327,7 +327,8 @@ impl Attempt {
     fn arm(&mut self, now: Millis) {
         let after = |duration: Option<std::time::Duration>| duration.map(|duration| now.after(millis(duration)));
         let StreamTimeouts { per_try, per_try_idle, .. } = self.setup.timeouts;
-        let complete = self.complete;
+        // A response that began to go downstream has no time per try any more, whenever the request ends.
+        let complete = self.complete && self.forwarded.is_none();
         for one in self.tries.iter_mut().filter(|one| one.opened) {
             if complete && one.deadline.is_none() && !one.replaced {
                 one.deadline = after(per_try);

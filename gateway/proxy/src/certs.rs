@@ -26,8 +26,8 @@ use tombolo_gateway_core::config::{Certificate, PrivateKey, Secret};
 use tonic::Request;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// What is asked of the authority; it may shorten this.
-const ASKED_VALIDITY: i64 = 24 * 3600;
+/// What is asked of the authority: zero leaves the life of a certificate to it.
+const ASKED_VALIDITY: i64 = 0;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Why there is no certificate.

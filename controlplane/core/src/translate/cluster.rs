@@ -248,14 +248,19 @@ impl One<'_, '_> {
 
     /// Which service this is, for telemetry.
     fn metadata(&self) -> Vec<u8> {
-        let service = Tree::map([
-            ("host", Tree::text(self.service.key.host.as_str())),
-            ("name", Tree::text(self.service.name.as_str())),
-            ("namespace", Tree::text(self.service.key.namespace.as_str())),
-        ]);
-        let fields = BTreeMap::from([("services".to_owned(), Tree::List(vec![service]))]);
-        encode::metadata(&BTreeMap::from([("istio".to_owned(), fields)]))
+        service_metadata(self.service)
     }
+}
+
+/// The service that an upstream stands for, as telemetry finds it in the upstream's metadata.
+pub(super) fn service_metadata(service: &ServiceHead) -> Vec<u8> {
+    let service = Tree::map([
+        ("host", Tree::text(service.key.host.as_str())),
+        ("name", Tree::text(service.name.as_str())),
+        ("namespace", Tree::text(service.key.namespace.as_str())),
+    ]);
+    let fields = BTreeMap::from([("services".to_owned(), Tree::List(vec![service]))]);
+    encode::metadata(&BTreeMap::from([("istio".to_owned(), fields)]))
 }
 
 /// Whether requests rather than connections may be forwarded: declared so, or not declared at all.

@@ -1,7 +1,7 @@
 //! What a sidecar without capture takes for its application: a listener and an upstream for each port.
 
 use super::{
-    Resources, Translated, connection, encode, hcm,
+    Resources, Translated, cluster, connection, encode, hcm,
     hcm::{Manager, RouteSource},
     http_options, names,
     pb::{address, any, boolean, duration, uint},
@@ -15,6 +15,7 @@ use crate::{
     bind::{View, mutual_tls},
     intent::{MeshSettings, MutualTls},
     proxy::Proxy,
+    stage::ServiceHead,
 };
 use prost::Message;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -28,6 +29,8 @@ struct Port<'a> {
     listens: SocketAddr,
     serves: SocketAddr,
     protocol: Protocol,
+    /// The service that telemetry names for the port: the oldest.
+    service: Option<&'a ServiceHead>,
     mode: MutualTls,
     mesh: &'a MeshSettings,
 }
@@ -46,18 +49,23 @@ pub fn inbound_clusters(view: View<'_, '_>, proxy: &Proxy) -> Resources {
 
 fn ports<'a>(view: View<'_, 'a>, proxy: &'a Proxy) -> impl Iterator<Item = Port<'a>> {
     let mesh = view.reader.mesh();
-    proxy.inbound.iter().map(move |(number, (listens, serves))| Port {
-        number: *number,
-        listens: *listens,
-        serves: *serves,
-        protocol: protocol(view, proxy, *number, *listens),
-        mode: mutual_tls(view.reader, &proxy.namespace, &proxy.labels, *number),
-        mesh,
+    proxy.inbound.iter().map(move |(number, (listens, serves))| {
+        let said = said_of(view, proxy, *number, *listens);
+        Port {
+            number: *number,
+            listens: *listens,
+            serves: *serves,
+            // The oldest definition that says anything decides.
+            protocol: said.iter().map(|(_, protocol)| *protocol).find(|p| *p != Protocol::Detect).unwrap_or_default(),
+            service: said.first().map(|(service, _)| *service),
+            mode: mutual_tls(view.reader, &proxy.namespace, &proxy.labels, *number),
+            mesh,
+        }
     })
 }
 
-/// What the services that this workload serves say about the port. The oldest definition that says anything decides.
-fn protocol(view: View<'_, '_>, proxy: &Proxy, number: u16, listens: SocketAddr) -> Protocol {
+/// What the services that this workload serves say about the port, oldest first.
+fn said_of<'a>(view: View<'_, 'a>, proxy: &Proxy, number: u16, listens: SocketAddr) -> Vec<(&'a ServiceHead, Protocol)> {
     let at = [proxy.address, listens.ip()].map(WorkloadAddress::Ip);
     let served = at.iter().filter_map(|address| view.reader.served(&view.audience.cluster, address)).flatten();
     let mut said = Vec::new();
@@ -66,12 +74,13 @@ fn protocol(view: View<'_, '_>, proxy: &Proxy, number: u16, listens: SocketAddr)
         for port in &service.ports {
             // The port at the address is the one that is really bound, which may be another than the declared one.
             let here = ports.get(&port.number).is_some_and(|at| *at == listens.port() || *at == number);
-            if here && port.protocol != Protocol::Detect {
-                said.push((service.created, key, port.protocol));
+            if here {
+                said.push((&**service, port.protocol));
             }
         }
     }
-    said.into_iter().min_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1))).map_or(Protocol::Detect, |(_, _, protocol)| protocol)
+    said.sort_by(|(a, _), (b, _)| (a.created, &a.key).cmp(&(b.created, &b.key)));
+    said
 }
 
 /// What is done with the connections of one filter chain.
@@ -271,7 +280,7 @@ impl Port<'_> {
             },
             ..Default::default()
         };
-        encode::cluster(&made, &[])
+        encode::cluster(&made, &self.service.map(cluster::service_metadata).unwrap_or_default())
     }
 }
 
