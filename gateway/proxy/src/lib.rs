@@ -35,6 +35,9 @@ pub fn main(items: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // Buffers of thousands of connections are small and scattered: huge pages would multiply what they take. Where the
+    // kernel refuses, the process is larger and works the same.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     logging(&args);
     match start::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
