@@ -41,10 +41,24 @@ fn run(command: Command) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Up(args) => up::main(&args),
-        Command::Federation(FederationCommand::Status(args)) => status::main(&args),
-        Command::Analyze(args) => analyze::main(&args),
-        Command::ProxyConfig(args) => proxy_config::main(&args),
+        Command::Federation(FederationCommand::Status(args)) => for_readers(|| status::main(&args)),
+        Command::Analyze(args) => for_readers(|| analyze::main(&args)),
+        Command::ProxyConfig(args) => for_readers(|| proxy_config::main(&args)),
     }
+}
+
+/// Runs a command whose output somebody reads: when the reader leaves, as in `tombolo … | head`, it ends without a word.
+fn for_readers(command: impl FnOnce() -> ExitCode) -> ExitCode {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            // What a shell reports for a program that the signal ended.
+            std::process::exit(141);
+        }
+        usual(info);
+    }));
+    command()
 }
 
 fn with_name(name: &str, rest: Vec<OsString>) -> Vec<OsString> {

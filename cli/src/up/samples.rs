@@ -27,7 +27,6 @@ const FILES: &[(&str, &str)] = shop![
     "vm/inventory.yaml",
     "west/catalog.yaml",
     "west/ratings.yaml",
-    "west/reviews-subsets.yaml",
     "west/reviews.yaml",
 ];
 

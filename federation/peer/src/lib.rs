@@ -20,7 +20,9 @@ mod tls;
 pub mod verify;
 mod wire;
 
-pub use convert::{NotAService, exported_services, gateway_from_wire, gateway_to_wire, service_items, subset_from_wire};
+pub use convert::{
+    NotAService, exported_services, gateway_from_wire, gateway_to_wire, service_items, subset_from_wire,
+};
 pub use publish::{Bundle, Exports, export_snapshot};
 pub use remit::Remit;
 pub use settings::{LocalSite, PeerEvent, Settings, types};

@@ -54,7 +54,16 @@ impl Envoy {
         let envoy = Command::new(envoy::binary()?)
             .args(["--config-path"])
             .arg(&bootstrap)
-            .args(["--base-id", &base_id.to_string(), "--concurrency", "1", "--drain-time-s", "1", "--log-level", "info"])
+            .args([
+                "--base-id",
+                &base_id.to_string(),
+                "--concurrency",
+                "1",
+                "--drain-time-s",
+                "1",
+                "--log-level",
+                "info",
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -98,7 +107,8 @@ fn placeholder() -> Result<Child> {
 
 fn start_agent(federation: &Federation, stand: &Stand<'_>, folder: &std::path::Path, admin: &str) -> Result<Child> {
     let site = federation.site("east")?;
-    let xds = site.pointer("/control_plane/xds_tls").and_then(Value::as_str).context("no xds_tls address in up.json")?;
+    let xds =
+        site.pointer("/control_plane/xds_tls").and_then(Value::as_str).context("no xds_tls address in up.json")?;
     let site_folder = federation.state().join("sites").join("east");
     let like = site_folder.join("proxies").join(stand.like);
     let mut metadata: Value = serde_json::from_slice(&fs::read(like.join("metadata.json"))?)?;

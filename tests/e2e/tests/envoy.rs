@@ -112,7 +112,8 @@ async fn as_sidecar(federation: &Federation, mode: &str) -> Result<()> {
     let (admin, proxy) = (envoy.admin.clone(), format!("{ip}:15080"));
     until("Envoy is ready as sidecar", || ready(&admin)).await;
     let reviews = "http://reviews:9080/";
-    until("a call through Envoy", || async { http::get(&proxy, reviews, &[]).await.is_ok_and(|a| a.status == 200) }).await;
+    until("a call through Envoy", || async { http::get(&proxy, reviews, &[]).await.is_ok_and(|a| a.status == 200) })
+        .await;
     let mut seen = BTreeMap::new();
     for _ in 0..200 {
         let answer = http::get(&proxy, reviews, &[]).await?;
@@ -141,8 +142,10 @@ async fn inbound(federation: &Federation) -> Result<()> {
                    spec:\n  selector: {app: storefront, version: envoy}\n  ports: [{name: http, port: 8080}]\n---";
     std::fs::write(&pod, format!("{service}{POD}"))?;
     let url = "http://behind-envoy:8080/";
-    until("a call to the pod behind Envoy", || async { http::get(&caller, url, &[]).await.is_ok_and(|a| a.status == 200) })
-        .await;
+    until("a call to the pod behind Envoy", || async {
+        http::get(&caller, url, &[]).await.is_ok_and(|a| a.status == 200)
+    })
+    .await;
     let answer = http::get(&caller, url, &[]).await?;
     assert_eq!(answer.field("/peer"), "spiffe://east.local/ns/default/sa/catalog", "{answer:?}");
     std::fs::remove_file(&pod)?;

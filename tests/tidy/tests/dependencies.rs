@@ -10,10 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("federation-sync", &[]),
     ("federation-peer", &["federation-model", "federation-registry", "federation-sync", "controlplane-api"]),
     ("controlplane-api", &[]),
-    (
-        "controlplane-core",
-        &["federation-model", "federation-registry", "federation-sync", "controlplane-api"],
-    ),
+    ("controlplane-core", &["federation-model", "federation-registry", "federation-sync", "controlplane-api"]),
     ("controlplane-dialect", &["federation-model", "federation-registry", "controlplane-core"]),
     (
         "controlplane-server",
@@ -127,5 +124,9 @@ fn pure_crates_ask_the_world_nothing() {
             }
         }
     }
-    assert!(wrong.is_empty(), "pure crates must take time, randomness and bytes as arguments:\n  {}", wrong.join("\n  "));
+    assert!(
+        wrong.is_empty(),
+        "pure crates must take time, randomness and bytes as arguments:\n  {}",
+        wrong.join("\n  ")
+    );
 }

@@ -65,7 +65,12 @@ fn ports<'a>(view: View<'_, 'a>, proxy: &'a Proxy) -> impl Iterator<Item = Port<
 }
 
 /// What the services that this workload serves say about the port, oldest first.
-fn said_of<'a>(view: View<'_, 'a>, proxy: &Proxy, number: u16, listens: SocketAddr) -> Vec<(&'a ServiceHead, Protocol)> {
+fn said_of<'a>(
+    view: View<'_, 'a>,
+    proxy: &Proxy,
+    number: u16,
+    listens: SocketAddr,
+) -> Vec<(&'a ServiceHead, Protocol)> {
     let at = [proxy.address, listens.ip()].map(WorkloadAddress::Ip);
     let served = at.iter().filter_map(|address| view.reader.served(&view.audience.cluster, address)).flatten();
     let mut said = Vec::new();

@@ -1,3 +1,5 @@
+//! Tests of `accesslog`.
+
 use super::*;
 use crate::config::{LogFormat, Value};
 use crate::failure::{Flag, Flags};

@@ -1,3 +1,5 @@
+//! Tests of `assemble`.
+
 use super::*;
 use crate::testing::{ads, any as packed, hcm_message, listener_message, route_to, router, table_message};
 use crate::wire::decode;

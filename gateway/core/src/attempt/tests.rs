@@ -1,3 +1,5 @@
+//! Tests of `attempt`.
+
 use super::*;
 use crate::config::{BackOff, ResetFormat, ResetHeader, RetryOn, RetryPolicy, Threshold};
 use http::HeaderValue;

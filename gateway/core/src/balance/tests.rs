@@ -1,3 +1,5 @@
+//! Tests of `balance`.
+
 use super::*;
 use crate::config::{
     ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LbPolicy, LbSettings, LeastRequest,

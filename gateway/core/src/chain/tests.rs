@@ -1,3 +1,5 @@
+//! Tests of `chain`.
+
 use super::*;
 use crate::config::{Address, Metadata, TcpCluster, TcpProxy, Terminal};
 

@@ -1,3 +1,5 @@
+//! Tests of `decide`.
+
 use super::*;
 use crate::{
     config::{Abort, AbortKind, Cors, Delay, DelayKind, Fault, Fraction, Regex, StringMatch, StringMatcher, Upgrade},

@@ -1,3 +1,5 @@
+//! Tests of `forward`.
+
 use super::*;
 use crate::{
     config::{Config, ServerHeader},

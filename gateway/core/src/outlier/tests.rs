@@ -1,3 +1,5 @@
+//! Tests of `outlier`.
+
 use super::*;
 use crate::balance::{HostId, HostState};
 use crate::time::Millis;

@@ -1,3 +1,5 @@
+//! Tests of `request`.
+
 use super::*;
 use crate::testing::{conn, hcm, head};
 

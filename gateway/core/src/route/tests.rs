@@ -1,3 +1,5 @@
+//! Tests of `route`.
+
 use super::*;
 use crate::testing::{conn, head, route_to, table, table_message};
 use tombolo_controlplane_api::xds::envoy::{

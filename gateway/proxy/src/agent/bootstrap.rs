@@ -37,7 +37,8 @@ pub(super) fn write(args: &AgentArgs, identity: &Identity, socket: &Path) -> Res
     let fresh = args.dir.join("bootstrap.json.new");
     let _ = fs::remove_file(&fresh);
     // It holds the token, so only the owner may read it.
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(|e| named(&fresh, e))?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(|e| named(&fresh, e))?;
     file.write_all(&serde_json::to_vec_pretty(&content)?).map_err(|e| named(&fresh, e))?;
     fs::rename(&fresh, &path).map_err(|e| named(&path, e))?;
     Ok(path)
@@ -144,9 +145,23 @@ mod tests {
         fs::write(&token, "secret-token\n").unwrap();
         let dir = folder.path().display().to_string();
         let line = [
-            "a", "--xds", "127.0.0.1:15012", "--xds-mode", "sotw", "--node", "router~127.0.0.1~g.ns~ns.svc.cluster.local",
-            "--admin", "127.0.0.1:9901", "--xds-roots", "roots.pem", "--xds-identity", "spiffe://east/ns/a/sa/b",
-            "--token-file", token.to_str().unwrap(), "--dir", &dir,
+            "a",
+            "--xds",
+            "127.0.0.1:15012",
+            "--xds-mode",
+            "sotw",
+            "--node",
+            "router~127.0.0.1~g.ns~ns.svc.cluster.local",
+            "--admin",
+            "127.0.0.1:9901",
+            "--xds-roots",
+            "roots.pem",
+            "--xds-identity",
+            "spiffe://east/ns/a/sa/b",
+            "--token-file",
+            token.to_str().unwrap(),
+            "--dir",
+            &dir,
         ];
         let args = AgentArgs::try_parse_from(line).unwrap();
         let identity = Identity::load(&args.node, &args.cluster, None).unwrap();

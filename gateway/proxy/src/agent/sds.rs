@@ -54,7 +54,9 @@ struct Encoded {
 
 fn encode(own: &Own) -> Option<Encoded> {
     let Some(Secret::Certificate(certificate)) = own.secret.as_deref() else { return None };
-    let inline = |bytes: &[u8]| Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes.to_vec())), ..DataSource::default() });
+    let inline = |bytes: &[u8]| {
+        Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes.to_vec())), ..DataSource::default() })
+    };
     let message = Message {
         name: SECRET_DEFAULT.to_owned(),
         r#type: Some(Type::TlsCertificate(TlsCertificate {

@@ -91,7 +91,10 @@ pub(crate) struct Source {
 enum State {
     Reading,
     Ended,
+    /// The client went away.
     Failed,
+    /// The client sent what is no body.
+    Malformed,
 }
 
 /// A body shared by the attempts of one request.
@@ -128,12 +131,17 @@ impl Source {
 
     /// The client broke off.
     pub(crate) fn failed(&self) -> bool {
-        self.state == State::Failed
+        matches!(self.state, State::Failed | State::Malformed)
+    }
+
+    /// The client broke the rules instead of going away.
+    pub(crate) fn malformed(&self) -> bool {
+        self.state == State::Malformed
     }
 
     /// Another attempt can read it from the beginning.
     pub(crate) fn replayable(&self) -> bool {
-        self.state != State::Failed && (self.kept.is_some() || self.bytes == 0)
+        !self.failed() && (self.kept.is_some() || self.bytes == 0)
     }
 
     /// When something was last read.
@@ -196,13 +204,26 @@ pub(crate) struct Reader {
     source: SharedSource,
     at: usize,
     given: u64,
+    /// Trailers were passed on, or are not to be.
     trailers_given: bool,
 }
 
+/// Whether a body is wrong, as opposed to cut short.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return matches!(io.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData);
+        }
+        next = cause.source();
+    }
+    error.is_parse()
+}
+
 impl Reader {
-    /// From the beginning.
-    pub(crate) fn new(source: &SharedSource) -> Self {
-        Self { source: source.clone(), at: 0, given: 0, trailers_given: false }
+    /// From the beginning, with the trailers or without.
+    pub(crate) fn new(source: &SharedSource, trailers: bool) -> Self {
+        Self { source: source.clone(), at: 0, given: 0, trailers_given: !trailers }
     }
 
     fn is_done(&self) -> bool {
@@ -227,7 +248,7 @@ impl Reader {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         match source.state {
-            State::Failed => return Poll::Ready(Some(Err(BodyError::Downstream))),
+            State::Failed | State::Malformed => return Poll::Ready(Some(Err(BodyError::Downstream))),
             State::Ended => {
                 let trailers = source.trailers.clone().filter(|_| !std::mem::replace(&mut self.trailers_given, true));
                 return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))));
@@ -245,8 +266,8 @@ impl Reader {
                 source.end(State::Ended);
                 None
             }
-            Some(Err(_)) => {
-                source.end(State::Failed);
+            Some(Err(error)) => {
+                source.end(if is_malformed(&error) { State::Malformed } else { State::Failed });
                 Some(Err(BodyError::Downstream))
             }
             Some(Ok(frame)) => {
@@ -254,8 +275,9 @@ impl Reader {
                 if let Some(data) = frame.data_ref() {
                     self.given += data.len() as u64;
                     self.at += 1;
-                } else {
-                    self.trailers_given = true;
+                } else if std::mem::replace(&mut self.trailers_given, true) {
+                    source.end(State::Ended);
+                    return Poll::Ready(None);
                 }
                 if http_body::Body::is_end_stream(&source.incoming) {
                     source.end(State::Ended);

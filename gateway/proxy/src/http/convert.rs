@@ -133,11 +133,18 @@ fn authority(head: &Head) -> Option<Authority> {
     Authority::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok()
 }
 
-/// Puts back what asks an HTTP/1.1 upstream for an upgrade.
-pub(crate) fn ask_upgrade(kind: &str, headers: &mut HeaderMap) {
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Ok(kind) = HeaderValue::from_str(kind) {
-        headers.insert(header::UPGRADE, kind);
+/// Adds what only an HTTP/1.1 upstream needs: the words that ask for an upgrade, and an explicit length where a body could
+/// be expected and there is none.
+pub(crate) fn complete_http1(head: &Head, tunnel: bool, has_body: bool, headers: &mut HeaderMap) {
+    if tunnel {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        if let Ok(kind) = HeaderValue::from_str(&head.upgrade) {
+            headers.insert(header::UPGRADE, kind);
+        }
+    }
+    let bodiless = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT);
+    if !bodiless && !has_body && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 

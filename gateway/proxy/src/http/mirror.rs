@@ -9,6 +9,7 @@ use super::{
     exchange::Exchange,
 };
 use crate::{drain::Guard, upstream::cluster::Wish};
+use http::HeaderValue;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tombolo_gateway_core::{
     balance::Request,
@@ -16,6 +17,7 @@ use tombolo_gateway_core::{
     config::{Mirror, RoutePriority},
     decision::Forward,
     format::Facts,
+    forward::stamp_attempt,
     head::Head,
     header,
     route::hosts::port_start,
@@ -31,7 +33,7 @@ pub(crate) fn send(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, sour
     for (index, cluster) in &forward.copies {
         let Some(mirror) = usize::try_from(*index).ok().and_then(|at| forward.mirrors().get(at)) else { continue };
         let body = source.map_or(Body::Empty, |source| source.borrow_mut().copy(LAG));
-        let head = copied(exchange, mirror, head);
+        let head = copied(exchange, forward, mirror, head);
         let guard = exchange.downstream.worker.setup.drain.guard();
         tokio::task::spawn_local(tokio::time::timeout(
             TIMEOUT,
@@ -40,8 +42,16 @@ pub(crate) fn send(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, sour
     }
 }
 
-fn copied(exchange: &Rc<Exchange>, mirror: &Mirror, head: &Head) -> Head {
+fn copied(exchange: &Rc<Exchange>, forward: &Forward, mirror: &Mirror, head: &Head) -> Head {
     let mut head = head.clone();
+    stamp_attempt(forward, 1, Duration::ZERO, false, &mut head);
+    // The copy is a request of this proxy's own.
+    head.headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
+    let own = exchange.downstream.worker.setup.node.address.to_string();
+    let before = head.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).map(|v| format!("{v},{own}"));
+    if let Ok(value) = HeaderValue::try_from(before.unwrap_or(own)) {
+        head.headers.insert("x-forwarded-for", value);
+    }
     if let Some(host) = mirror.host.as_ref().and_then(|h| h.to_str().ok()) {
         host.clone_into(&mut head.authority);
     } else if !mirror.keep_host {

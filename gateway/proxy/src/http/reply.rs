@@ -19,7 +19,7 @@ use tombolo_gateway_core::{
 pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
     let Reply { mut status, mut headers, mut body, grpc_status, cause, flags, matched, delay: _ } = reply;
     let mut known = exchange.facts.borrow_mut();
-    let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && matches!(cause, Cause::Failure(_));
+    let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && cause != Cause::Preflight;
     let is_head = known.head.as_ref().is_some_and(|h| h.method == http::Method::HEAD);
     if is_grpc {
         let code = grpc_status.unwrap_or_else(|| match &cause {
@@ -47,13 +47,20 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
         let facts = Facts {
             head: known.head.as_ref(),
             conn: Some(&exchange.downstream.info),
-            status: Some(status.as_u16()),
             flags: known.flags,
             ..Facts::default()
         };
         change_response(matched, None, &facts, &mut headers);
     }
     finish_response(&exchange.downstream.hcm, known.head.as_ref(), false, &mut headers);
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_TYPE);
+    }
+    // A client that broke the rules, or whose body nobody will read, is not listened to any more.
+    let refused = matches!(&cause_side, Some(Side::Downstream));
+    if !exchange.downstream.http2 && (refused || exchange.unread.get()) && !status.is_redirection_of_path() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if !(is_grpc || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
     {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));

@@ -86,6 +86,7 @@ impl Streaming {
         clocks: Clocks,
         sleep: Option<Pin<Box<Sleep>>>,
         kbps: Option<u64>,
+        trailers: bool,
     ) -> Box<Self> {
         let pace = kbps.map(|kbps| Pace {
             #[allow(clippy::cast_precision_loss, reason = "a rate for faults need not be exact")]
@@ -94,7 +95,7 @@ impl Streaming {
             sent: 0.0,
             waiting: None,
         });
-        Box::new(Self { incoming, held, clocks, sleep, trailers: true, pace, over: false })
+        Box::new(Self { incoming, held, clocks, sleep, trailers, pace, over: false })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
@@ -131,10 +132,9 @@ impl Streaming {
                 known.trailers = Some(trailers.clone());
             }
             drop(known);
-            if !self.trailers {
-                self.complete();
-                return Poll::Ready(None);
-            }
+            // Nothing follows trailers, and a codec may not ask.
+            self.complete();
+            return if self.trailers { Poll::Ready(Some(Ok(frame))) } else { Poll::Ready(None) };
         }
         if let Some(pace) = &mut self.pace {
             match frame.into_data() {

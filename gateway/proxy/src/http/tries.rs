@@ -189,7 +189,7 @@ pub(crate) async fn run(ask: &Ask<'_>) -> Done {
                 attempt.next(Event::RequestComplete, now, 0)
             }
             Woken::Timer => attempt.next(Event::Timer, now, worker.draw()),
-            Woken::RequestBroken => failed(Kind::DownstreamDisconnect),
+            Woken::RequestBroken => failed(broken(ask)),
             Woken::StreamIdle => failed(Kind::StreamIdleTimeout),
             Woken::StreamLife => failed(Kind::MaxStreamDuration),
             Woken::Finished(id, outcome) => {
@@ -199,6 +199,11 @@ pub(crate) async fn run(ask: &Ask<'_>) -> Done {
             }
         };
     }
+}
+
+/// How the client broke its request off.
+fn broken(ask: &Ask<'_>) -> Kind {
+    if ask.source.is_some_and(|s| s.borrow().malformed()) { Kind::MalformedRequest } else { Kind::DownstreamDisconnect }
 }
 
 fn failed(kind: Kind) -> Step {
@@ -217,7 +222,8 @@ fn setup(ask: &Ask<'_>) -> Setup {
         timeouts: forward.timeouts,
         timeout_status: forward.timeout_status.map(|s| s.as_u16()),
         breakers: ask.upstream.breakers(forward.priority).clone(),
-        repeat_on_stale_connection: idempotent && forward.upgrade.is_none(),
+        // A policy has its own idea of what a broken connection costs.
+        repeat_on_stale_connection: idempotent && forward.upgrade.is_none() && forward.retry.is_none(),
     }
 }
 
@@ -326,10 +332,13 @@ async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<C
         opened.set(true);
         let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
         let mut headers = head.headers.clone();
-        if tunnel && form == Form::Http1 {
-            convert::ask_upgrade(&head.upgrade, &mut headers);
+        if form == Form::Http1 {
+            convert::complete_http1(&head, tunnel, ask.source.is_some(), &mut headers);
         }
-        let body = ask.source.map_or(Body::Empty, |source| Body::Client(Reader::new(source)));
+        let body = ask.source.map_or(Body::Empty, |source| {
+            let trailers = form == Form::Http2 || ask.upstream.cluster.http.http1.enable_trailers;
+            Body::Client(Reader::new(source, trailers))
+        });
         let Some(request) = convert::request(&head, Some(ask.original), headers, form, body) else {
             return Err(unsent(Failure::new(Kind::LocalReset)));
         };
@@ -418,7 +427,7 @@ fn finished(
                 report(ask, endpoint.as_deref(), outcome);
             }
             if failure.kind == Kind::DownstreamDisconnect {
-                return failed(Kind::DownstreamDisconnect);
+                return failed(broken(ask));
             }
             if sent {
                 let _ = attempt.next(Event::Sent(id), now, 0);
