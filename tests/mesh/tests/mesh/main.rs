@@ -5,6 +5,7 @@ mod change;
 mod federation;
 mod gateways;
 mod links;
+mod odd;
 mod policy;
 mod routing;
 mod security;
