@@ -41,7 +41,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
 use tombolo_gateway_core::config::{Codec, Hcm, Http2Settings};
 
 /// Streams of one HTTP/2 connection when nothing is configured: enough for a browser or a proxy, bounded for an attacker.
@@ -64,7 +67,8 @@ pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, stream: Stream) {
     };
     handle.settle(&inbound.chain, limits);
     let Some((http2, stream)) = codec(&hcm, stream, &handle).await else { return };
-    let io = TokioIo::new(Watched { stream, arrived: handle.arrived.clone() });
+    let io =
+        TokioIo::new(Watched::new(stream, &handle, if http2 { Duration::ZERO } else { hcm.timeouts.delayed_close }));
     let Inbound { worker, listener, chain, info, entered } = inbound;
     let downstream = Downstream::new(worker, listener, chain, hcm, info, handle.clone(), http2);
     if http2 {
@@ -112,13 +116,52 @@ async fn sniff_preface(mut stream: Stream, handle: &Handle) -> Option<(bool, Str
 struct Watched {
     stream: Stream,
     arrived: Arc<AtomicBool>,
+    linger: Arc<AtomicBool>,
+    /// How long the last wait may take.
+    patience: Duration,
+    ended: bool,
+    last_wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    fn new(stream: Stream, handle: &Handle, patience: Duration) -> Self {
+        let (arrived, linger) = (handle.arrived.clone(), handle.linger.clone());
+        Self { stream, arrived, linger, patience, ended: false, last_wait: None }
+    }
+
+    /// Reads and drops what a refused client still sends, so that its answer is not lost to a reset. Ready when the client
+    /// has closed or had time enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let refused = self.linger.load(Ordering::Relaxed) || self.arrived.load(Ordering::Relaxed);
+        if self.ended || !refused || self.patience.is_zero() {
+            return Poll::Ready(());
+        }
+        let patience = self.patience;
+        let wait = self.last_wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if wait.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut scratch = [0; 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if outcome.is_ready() {
-            self.arrived.store(true, Ordering::Relaxed);
+            if buf.filled().len() > before {
+                self.arrived.store(true, Ordering::Relaxed);
+            } else {
+                self.ended = true;
+            }
         }
         outcome
     }
@@ -146,6 +189,8 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        std::task::ready!(self.poll_linger(cx));
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

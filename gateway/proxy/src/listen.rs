@@ -80,6 +80,8 @@ pub(crate) struct Handle {
     head_since: Cell<Option<Instant>>,
     /// Something arrived since the last sweep.
     pub(crate) arrived: Arc<AtomicBool>,
+    /// The connection is to be closed with patience: its client may still be sending.
+    pub(crate) linger: Arc<AtomicBool>,
     opened: Instant,
     limits: Cell<Limits>,
 }
@@ -188,6 +190,7 @@ impl Connections {
             idle_since: Cell::new(now),
             head_since: Cell::new(Some(now)),
             arrived: Arc::default(),
+            linger: Arc::default(),
             opened: now,
             limits: Cell::new(limits),
         });

@@ -156,10 +156,17 @@ fn xds_client(
 fn told_node(args: &Args) -> anyhow::Result<Node> {
     let from_id = args.node.split('~').nth(1).and_then(|ip| ip.parse::<IpAddr>().ok());
     Ok(Node {
-        address: from_id.or(args.source_address).unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        address: from_id.or(args.source_address).or_else(own_address).unwrap_or(IpAddr::from([127, 0, 0, 1])),
         cluster: args.cluster.parse().context("--cluster cannot be a header's value")?,
         id: args.node.parse().context("--node cannot be a header's value")?,
     })
+}
+
+/// The address that others see of this machine. Connecting a datagram socket asks the routing table and sends nothing.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 /// Waits for SIGTERM or SIGINT; SIGUSR1 has log files opened again.

@@ -85,6 +85,8 @@ pub(crate) struct Exchange {
     wall: SystemTime,
     /// Everything else, filled as it becomes known.
     pub(crate) facts: RefCell<Known>,
+    /// The request has a body that nobody took up yet.
+    pub(crate) unread: Cell<bool>,
     sent: Cell<u64>,
     done: Cell<bool>,
 }
@@ -136,6 +138,7 @@ impl Exchange {
             start: Instant::now(),
             wall: SystemTime::now(),
             facts: RefCell::default(),
+            unread: Cell::new(false),
             sent: Cell::new(0),
             done: Cell::new(false),
         })
@@ -144,6 +147,16 @@ impl Exchange {
     /// Microseconds since it began.
     pub(crate) fn micros(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The client is gone or gets nothing more; says how it ended.
+    pub(crate) fn abandon(&self, flag: Flag, details: &'static str) {
+        {
+            let mut known = self.facts.borrow_mut();
+            known.flags.insert(flag);
+            known.details = Cow::Borrowed(details);
+        }
+        self.finish();
     }
 
     /// Bytes of the response's body went out.
@@ -234,11 +247,6 @@ impl Drop for Exchange {
             return;
         }
         // Nobody said how it ended: the client went away, and with it everything that held this.
-        {
-            let mut known = self.facts.borrow_mut();
-            known.flags.insert(Flag::DownstreamConnectionTermination);
-            known.details = Cow::Borrowed("downstream_remote_disconnect");
-        }
-        self.finish();
+        self.abandon(Flag::DownstreamConnectionTermination, "downstream_remote_disconnect");
     }
 }

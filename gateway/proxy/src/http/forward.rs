@@ -6,6 +6,7 @@ use super::{
     body::Source,
     convert::Original,
     exchange::Exchange,
+    handle::Gone,
     mirror, reply,
     response::{Clocks, Held, Outgoing, Streaming, grpc_status},
     tries::{self, After, Ask, Done, Got},
@@ -19,7 +20,7 @@ use std::{borrow::Cow, rc::Rc};
 use tombolo_gateway_core::{
     balance::drop_overload,
     decision::{Forward, UpgradePlan},
-    failure::{Failure, Kind},
+    failure::{Failure, Flag, Kind},
     format::Facts,
     forward::{Context, finish_response, prepare, upstream_response},
     head::Head,
@@ -46,7 +47,7 @@ pub(crate) async fn forward(
     live: &Live,
     mut forward: Box<Forward>,
     request: Request,
-) -> Response<Outgoing> {
+) -> Result<Response<Outgoing>, Gone> {
     let downstream = exchange.downstream.clone();
     let Request { mut head, original, caller, body, upgrade } = request;
     exchange.facts.borrow_mut().matched = Some(forward.matched.clone());
@@ -56,13 +57,13 @@ pub(crate) async fn forward(
     }
     let Some(cluster) = downstream.worker.cluster(&forward.cluster) else {
         keep_head(exchange, head);
-        return reply::failure(exchange, Failure::new(Kind::NoCluster), 0);
+        return Ok(reply::failure(exchange, Failure::new(Kind::NoCluster), 0));
     };
     let upstream = cluster.upstream();
     exchange.facts.borrow_mut().cluster = Some(cluster.clone());
     if let Some(dropped) = drop_overload(&upstream.plan.set().load().drops, downstream.worker.draw()) {
         keep_head(exchange, head);
-        return reply::failure(exchange, Failure::new(dropped.kind), 0);
+        return Ok(reply::failure(exchange, Failure::new(dropped.kind), 0));
     }
     let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
     prepare(&mut forward, context, &mut head);
@@ -75,7 +76,7 @@ pub(crate) async fn forward(
     exchange.facts.borrow_mut().source.clone_from(&source);
     mirror::send(exchange, &forward, &head, source.as_ref());
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
-        return tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await;
+        return Ok(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await);
     }
     let ask = Ask {
         exchange,
@@ -92,9 +93,13 @@ pub(crate) async fn forward(
         Done::Failed(failure, after) => {
             exchange.facts.borrow_mut().flags.extend(after.flags);
             keep_head(exchange, head);
-            reply::failure(exchange, failure, after.attempts)
+            if failure.kind == Kind::DownstreamDisconnect {
+                exchange.abandon(Flag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+                return Err(Gone);
+            }
+            Ok(reply::failure(exchange, failure, after.attempts))
         }
-        Done::Response(got, after) => respond(exchange, &forward, head, caller, *got, after, upgrade),
+        Done::Response(got, after) => Ok(respond(exchange, &forward, head, caller, *got, after, upgrade)),
     }
 }
 
@@ -143,6 +148,13 @@ fn respond(
     let millis = micros.saturating_sub(request_end) / 1000;
     upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
     finish_response(&downstream.hcm, Some(&head), switching, &mut parts.headers);
+    if forward.upgrade.is_some() {
+        parts.headers.remove("x-envoy-upstream-service-time");
+        if !switching && !downstream.http2 {
+            // What the client sent after its head was meant for another protocol.
+            parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
+    }
     parts.extensions.clear();
     parts.version = http::Version::HTTP_11;
     let is_head = head.method == http::Method::HEAD;
@@ -159,6 +171,12 @@ fn respond(
         }
         known.head = Some(head);
     }
+    let trailers = (downstream.http2 || downstream.hcm.http1.enable_trailers)
+        && (lease.is_http2()
+            || downstream
+                .worker
+                .cluster(&forward.cluster)
+                .is_some_and(|c| c.upstream().cluster.http.http1.enable_trailers));
     let mut held = Held { exchange: exchange.clone(), lease: Some(lease), in_flight, permit: Some(permit) };
     if let Some(upstream_side) = upstream_side {
         if let Some(client_side) = upgrade {
@@ -179,6 +197,6 @@ fn respond(
         life: forward.timeouts.max_stream.map(|life| crate::clock::at(exchange.start + life)),
     };
     let fresh_sleep = after.sleep.filter(|_| clocks.idle.is_none());
-    let streaming = Streaming::new(incoming, held, clocks, fresh_sleep, forward.response_kbps);
+    let streaming = Streaming::new(incoming, held, clocks, fresh_sleep, forward.response_kbps, trailers);
     Response::from_parts(parts, Outgoing::Stream(streaming))
 }

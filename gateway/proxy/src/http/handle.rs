@@ -11,25 +11,74 @@ use super::{
 };
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
-use std::{convert::Infallible, rc::Rc};
+use std::rc::Rc;
 use tombolo_gateway_core::{
     decide::{Moment, decide},
     decision::{Decision, Reply},
-    failure::{Failure, Kind},
-    head::Protocol,
+    failure::{Failure, Flag, Kind},
+    head::{Head, Protocol},
     request::admit,
     time::Random,
 };
+
+/// Methods that an HTTP/1 client may use unless any may be: those that are registered and older friends.
+const METHODS: [&str; 34] = [
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "MSEARCH",
+    "NOTIFY",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "TRACE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
+];
+
+/// There is nobody to answer, or nothing may be said: the codec resets the stream or closes the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the exchange ended without a response")]
+pub(crate) struct Gone;
 
 /// Serves one request.
 pub(crate) async fn handle(
     downstream: Rc<Downstream>,
     mut request: Request<Incoming>,
-) -> Result<Response<Outgoing>, Infallible> {
+) -> Result<Response<Outgoing>, Gone> {
     let exchange = Exchange::begin(&downstream);
     let upgrade = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let (mut head, original, _) = convert::head(parts, downstream.info.scheme());
+    exchange.unread.set(!http_body::Body::is_end_stream(&body));
+    if downstream.http2 && head.headers.len() > usize::try_from(downstream.hcm.limits.headers).unwrap_or(usize::MAX) {
+        exchange.facts.borrow_mut().head = Some(head);
+        exchange.abandon(Flag::DownstreamProtocolError, "http2.too_many_headers");
+        return Err(Gone);
+    }
     if let Some(kind) = refused(&downstream, &head) {
         exchange.facts.borrow_mut().head = Some(head);
         return Ok(reply::failure(&exchange, Failure::new(kind), 0));
@@ -52,16 +101,12 @@ pub(crate) async fn handle(
             let response =
                 forward::forward(&exchange, &live, decided, Forwarded { head, original, caller, body, upgrade }).await;
             drop(fault);
-            Ok(response)
+            response
         }
     }
 }
 
-async fn answered(
-    exchange: &Rc<Exchange>,
-    head: tombolo_gateway_core::head::Head,
-    answer: Reply,
-) -> Response<Outgoing> {
+async fn answered(exchange: &Rc<Exchange>, head: Head, answer: Reply) -> Response<Outgoing> {
     exchange.facts.borrow_mut().head = Some(head);
     if let Some(delay) = answer.delay {
         tokio::time::sleep(delay).await;
@@ -70,12 +115,34 @@ async fn answered(
 }
 
 /// What the codec lets through and the connection manager does not.
-fn refused(downstream: &Downstream, head: &tombolo_gateway_core::head::Head) -> Option<Kind> {
+fn refused(downstream: &Downstream, head: &Head) -> Option<Kind> {
     if head.protocol == Protocol::Http10 && !downstream.hcm.http1.accept_http_10 {
         return Some(Kind::VersionTooLow);
     }
+    if !downstream.http2
+        && let Some(kind) = refused_framing(downstream, head)
+    {
+        return Some(kind);
+    }
     if head.authority.is_empty() && head.protocol != Protocol::Http10 {
         return Some(Kind::MissingHost);
+    }
+    None
+}
+
+/// Framing that two parties could read in two ways is refused, whatever the codec made of it.
+fn refused_framing(downstream: &Downstream, head: &Head) -> Option<Kind> {
+    if !downstream.hcm.http1.allow_custom_methods && !METHODS.contains(&head.method.as_str()) {
+        return Some(Kind::MalformedRequest);
+    }
+    let mut codings = head.headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    if let Some(first) = codings.next()
+        && (codings.next().is_some() || !first.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Some(Kind::UnsupportedTransferEncoding);
+    }
+    if head.headers.get_all(http::header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Some(Kind::MalformedRequest);
     }
     None
 }

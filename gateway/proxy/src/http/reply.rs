@@ -5,10 +5,10 @@
 use super::{exchange::Exchange, response::Outgoing};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use std::{borrow::Cow, fmt::Write as _, rc::Rc};
+use std::{borrow::Cow, fmt::Write as _, rc::Rc, sync::atomic::Ordering};
 use tombolo_gateway_core::{
     decision::{Cause, Reply},
-    failure::{Failure, grpc_from_http},
+    failure::{Failure, Side, grpc_from_http},
     format::Facts,
     forward::finish_response,
     head::Head,
@@ -57,12 +57,16 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
         headers.remove(header::CONTENT_TYPE);
     }
     // A client that broke the rules, or whose body nobody will read, is not listened to any more.
-    let refused = matches!(&cause_side, Some(Side::Downstream));
-    if !exchange.downstream.http2 && (refused || exchange.unread.get()) && !status.is_redirection_of_path() {
+    let refused =
+        matches!(&cause, Cause::Failure(failure) if failure.side == Side::Downstream) && status.is_client_error();
+    let unread = known.source.as_ref().map_or(exchange.unread.get(), |s| !s.borrow().ended());
+    if !exchange.downstream.http2 && (refused || unread) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // It may still be sending: closing at once would take the answer away from it.
+        exchange.downstream.handle.linger.store(true, Ordering::Relaxed);
     }
-    if !(is_grpc || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
-    {
+    // HTTP/1 gets a length of 0 from its codec where one is needed.
+    if !body.is_empty() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     if exchange.downstream.logs_heads() {
