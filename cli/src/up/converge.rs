@@ -55,8 +55,23 @@ async fn look(expected: &[Expected]) -> Result<Vec<(u64, u64)>, String> {
     for site in expected {
         let status = status(site.admin).await.map_err(|e| format!("{e:#}"))?;
         revisions.push(in_step(site, &status.site)?);
+        heard(site, expected, &status)?;
     }
     Ok(revisions)
+}
+
+/// Whether a site has the newest word of the others about themselves, as far as that can be told from outside.
+fn heard(site: &Expected, all: &[Expected], seen: &FederationStatus) -> Result<(), String> {
+    for other in all.iter().filter(|other| other.site != site.site) {
+        let told = seen.others.iter().find(|remote| remote.status.site == other.site);
+        let proxies = |told: &SiteStatus| {
+            told.proxies.iter().filter(|p| p.connected && (p.synced || !p.rejected.is_empty())).count()
+        };
+        if told.is_none_or(|remote| proxies(&remote.status) < other.proxies) {
+            return Err(format!("{} has not heard from {} that it is ready", site.site, other.site));
+        }
+    }
+    Ok(())
 }
 
 fn in_step(expected: &Expected, seen: &SiteStatus) -> Result<(u64, u64), String> {

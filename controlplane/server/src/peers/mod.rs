@@ -35,7 +35,7 @@ use tombolo_federation_registry::Lease;
 use tombolo_federation_sync::Snapshot;
 
 /// How often the own status is shown to peers, when it changed.
-const SHOW: Duration = Duration::from_secs(3);
+const SHOW: Duration = Duration::from_millis(500);
 /// Lines of a list in the status that peers are shown.
 const MOST_LINES: usize = 500;
 
