@@ -105,6 +105,8 @@ pub enum ValidationSource {
 pub struct Validation {
     /// Roots in PEM; `None`: none.
     pub roots: Option<Bytes>,
+    /// File with further roots in PEM, on the proxy's own machine. A file that cannot be read verifies nobody.
+    pub roots_file: Option<Arc<str>>,
     /// Roots of the operating system.
     pub system_roots: bool,
     /// Roots per trust domain: the certificate must be a SPIFFE certificate, verified by the bundle of the trust domain that it

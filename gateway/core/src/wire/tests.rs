@@ -237,7 +237,7 @@ fn secrets_keep_bundles_apart_and_never_read_files() {
 
     let file = core::DataSource {
         watched_directory: None,
-        specifier: Some(core::data_source::Specifier::Filename("/etc/shadow".into())),
+        specifier: Some(core::data_source::Specifier::Filename("roots.pem".into())),
     };
     let context = t::CertificateValidationContext { trusted_ca: Some(file), ..Default::default() };
     let message = SecretMessage { name: "s".into(), r#type: Some(t::secret::Type::ValidationContext(context)) };
@@ -245,7 +245,21 @@ fn secrets_keep_bundles_apart_and_never_read_files() {
 }
 
 #[test]
-fn the_bundle_of_the_system_is_the_one_file_that_may_be_named() {
+fn roots_may_be_in_a_file_that_an_absolute_path_names() {
+    let file = core::data_source::Specifier::Filename("/etc/partner/roots.pem".into());
+    let source = core::DataSource { watched_directory: None, specifier: Some(file) };
+    let context = t::CertificateValidationContext { trusted_ca: Some(source), ..Default::default() };
+    let message = SecretMessage { name: "s".into(), r#type: Some(t::secret::Type::ValidationContext(context)) };
+    let Ok(Resource::Secret(_, secret)) = decode(Kind::Secret, "s", &message.encode_to_vec()) else {
+        panic!("refused")
+    };
+    let Secret::Validation(validation) = &*secret else { panic!("not a validation context") };
+    assert_eq!(validation.roots_file.as_deref(), Some("/etc/partner/roots.pem"));
+    assert!(!validation.system_roots && validation.roots.is_none());
+}
+
+#[test]
+fn the_bundle_of_the_system_means_the_roots_of_the_system() {
     let file = core::data_source::Specifier::Filename("/etc/ssl/certs/ca-certificates.crt".into());
     let source = core::DataSource { watched_directory: None, specifier: Some(file) };
     let context = t::CertificateValidationContext { trusted_ca: Some(source), ..Default::default() };

@@ -236,6 +236,16 @@ fn is_system_bundle(source: &DataSource) -> bool {
     matches!(&source.specifier, Some(Specifier::Filename(path)) if SYSTEM_BUNDLES.contains(&path.as_str()))
 }
 
+/// The absolute path of a file that is not watched; relative ones would depend on where the proxy was started.
+fn named_file(source: &DataSource) -> Option<Arc<str>> {
+    match &source.specifier {
+        Some(Specifier::Filename(path)) if path.starts_with('/') && source.watched_directory.is_none() => {
+            Some(Arc::from(path.as_str()))
+        }
+        _ => None,
+    }
+}
+
 fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> {
     let accept_untrusted = message.trust_chain_verification()
         == pb::certificate_validation_context::TrustChainVerification::AcceptUntrusted;
@@ -276,10 +286,12 @@ fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> 
         san_matchers.push(SanMatcher { kind: SanKind::Any, matcher });
     }
     let system_bundle = trusted_ca.as_ref().is_some_and(is_system_bundle);
-    let inline_roots = trusted_ca.filter(|_| !system_bundle);
+    let roots_file = trusted_ca.as_ref().filter(|_| !system_bundle).and_then(named_file);
+    let inline_roots = trusted_ca.filter(|_| !system_bundle && roots_file.is_none());
     let hash = |text: &String| Arc::from(text.replace(':', "").to_ascii_lowercase());
     Ok(Validation {
         roots: opt_data(inline_roots.as_ref(), "trusted_ca")?,
+        roots_file,
         system_roots: system_root_certs.is_some() || system_bundle,
         bundles: bundles.unwrap_or_default().into(),
         san_matchers: san_matchers.into(),

@@ -157,6 +157,10 @@ fn trust(validation: &Validation) -> Result<Trust, String> {
         Some(pem) => roots(pem)?,
         None => RootCertStore::empty(),
     };
+    if let Some(path) = &validation.roots_file {
+        let pem = std::fs::read(&**path).map_err(|e| format!("roots in {path}: {e}"))?;
+        store.roots.extend(roots(&pem)?.roots);
+    }
     if validation.system_roots {
         store.roots.extend(system_roots().roots.iter().cloned());
     }
