@@ -2,7 +2,7 @@
 
 use super::{
     Translated, encode,
-    pb::boolean,
+    pb::{boolean, uint},
     route::{self, At, EncodedRoute, RouteContext},
     wire::route as wire_route,
 };
@@ -56,6 +56,7 @@ pub fn gateway_routes(view: View<'_, '_>, name: &str) -> Translated<Option<Arc<R
     let base = wire_route::RouteConfiguration {
         name: name.to_owned(),
         validate_clusters: boolean(false),
+        max_direct_response_body_size_bytes: uint(route::MAX_BODY),
         ignore_port_in_host_matching: true,
         ..Default::default()
     };

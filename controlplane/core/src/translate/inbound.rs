@@ -5,6 +5,7 @@ use super::{
     hcm::{Manager, RouteSource},
     http_options, names,
     pb::{address, any, boolean, duration, uint},
+    route::MAX_BODY,
     route_match, tls,
     wire::{
         cluster as wire_cluster, core, endpoint, hcm as wire_hcm, http_inspector, listener, protobuf, route,
@@ -238,6 +239,7 @@ impl Port<'_> {
             name,
             virtual_hosts: vec![host],
             validate_clusters: boolean(false),
+            max_direct_response_body_size_bytes: uint(MAX_BODY),
             ..Default::default()
         }
     }

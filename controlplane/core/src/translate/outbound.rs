@@ -4,7 +4,8 @@ use super::{
     Translated, encode, hcm,
     hcm::{Manager, RouteSource},
     names,
-    pb::{address, boolean},
+    pb::{address, boolean, uint},
+    route::MAX_BODY,
     route_action, route_match,
     vhost::Vhost,
     wire::{core, hcm as wire_hcm, listener, protobuf, route},
@@ -58,6 +59,7 @@ pub fn http_proxy_routes(view: View<'_, '_>) -> Translated<Option<Arc<Resource>>
     let base = route::RouteConfiguration {
         name: names::HTTP_PROXY.to_owned(),
         validate_clusters: boolean(false),
+        max_direct_response_body_size_bytes: uint(MAX_BODY),
         ..Default::default()
     };
     Translated::fine(Some(encode::route_configuration(&base, known.chain(rest))))

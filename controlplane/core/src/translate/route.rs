@@ -8,6 +8,10 @@ use crate::{
 use std::sync::Arc;
 use tombolo_federation_model::Diagnostic;
 
+/// Largest body of an answer without a service, as the objects may have it; proxies would take 4 KiB. The same everywhere, so that
+/// a longer body changes nothing but its own route.
+pub(super) const MAX_BODY: u32 = 1 << 20;
+
 /// Where rules are translated for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum At<'a> {
