@@ -232,13 +232,19 @@ fn check_gateway(reader: &Reader<'_>, gateway: &Gateway, found: &mut Checked) {
     let object = &gateway.meta.object;
     let selected =
         |proxy: &Arc<crate::proxy::Proxy>| proxy.role == Role::Router && selects(&gateway.selector, &proxy.labels);
-    if !reader.proxies().any(selected) {
+    let namespaces: BTreeSet<Namespace> =
+        reader.proxies().filter(|proxy| selected(proxy)).map(|proxy| proxy.namespace.clone()).collect();
+    if namespaces.is_empty() {
         let text = "no connected gateway has these labels";
         found.push(complain(Severity::Info, "SELECTOR_MATCHES_NOTHING", object, "spec.selector", text));
     }
     for server in &gateway.servers {
-        for credential in server.tls.iter().flat_map(|tls| &tls.credentials) {
-            if reader.secret(credential).is_none() {
+        let named = server.tls.iter().flat_map(|tls| &tls.credentials);
+        // Each gateway looks in its own namespace, so only those that are there say which secrets are missing.
+        let needed: BTreeSet<_> =
+            named.flat_map(|named| namespaces.iter().map(|workload| named.at(workload))).collect();
+        for credential in needed {
+            if reader.secret(&credential).is_none() {
                 let text = format!(
                     "there is no secret {}/{}; TLS handshakes for this server fail",
                     credential.namespace, credential.name

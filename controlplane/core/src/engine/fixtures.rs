@@ -31,6 +31,10 @@ pub(super) fn named(namespace_name: &str, name: &str) -> NamedRef {
     NamedRef { namespace: namespace(namespace_name), name: name.to_owned() }
 }
 
+pub(super) fn credential(namespace_name: Option<&str>, name: &str) -> Credential {
+    Credential { namespace: namespace_name.map(namespace), name: name.to_owned() }
+}
+
 /// A mesh under test: an engine of site east that is told things by cluster name.
 #[derive(Debug)]
 pub(super) struct Mesh {

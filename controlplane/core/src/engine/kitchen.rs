@@ -292,7 +292,7 @@ fn gateways() -> Vec<Intent> {
     };
     let with = |mut server: Server, name: &str| {
         if let Some(tls) = &mut server.tls {
-            tls.credentials = vec![named("default", name)];
+            tls.credentials = vec![credential(None, name)];
             tls.min_version = Some(2);
             tls.subject_alt_names = vec!["client.example".to_owned()];
         }

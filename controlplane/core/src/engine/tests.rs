@@ -362,9 +362,9 @@ fn a_gateway_gets_secrets_of_its_own_namespace_only() {
     mesh.intent(secret("default", "web"));
     mesh.intent(secret("other", "theirs"));
     let mut good = server(443, Protocol::Https, &["a.example"], Some(ServerTlsMode::Simple));
-    good.tls.as_mut().unwrap().credentials = vec![named("default", "web")];
+    good.tls.as_mut().unwrap().credentials = vec![credential(None, "web")];
     let mut bad = server(443, Protocol::Https, &["b.example"], Some(ServerTlsMode::Simple));
-    bad.tls.as_mut().unwrap().credentials = vec![named("other", "theirs")];
+    bad.tls.as_mut().unwrap().credentials = vec![credential(Some("other"), "theirs")];
     mesh.intent(Intent::Gateway(gateway("web", 1, vec![good, bad])));
     let id = mesh.attach(router("ingress-0", "istio=ingress"));
     let snapshot = mesh.snapshot(id);

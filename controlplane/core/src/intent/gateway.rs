@@ -1,6 +1,6 @@
 //! Listeners of gateways.
 
-use super::{Meta, NamedRef, Selector};
+use super::{Credential, Meta, Selector};
 use serde::{Deserialize, Serialize};
 use tombolo_federation_model::{Host, Labels, Protocol};
 
@@ -78,7 +78,7 @@ pub struct ServerTls {
     /// Answer plain HTTP with a redirect to HTTPS.
     pub https_redirect: bool,
     /// Secrets by name, at most two (RSA and ECDSA).
-    pub credentials: Vec<NamedRef>,
+    pub credentials: Vec<Credential>,
     /// Certificate and key files.
     pub files: Option<(String, String)>,
     /// Roots for client certificates.

@@ -90,5 +90,22 @@ pub struct NamedRef {
     pub name: String,
 }
 
+/// A secret as a listener names it. Whose it is depends on the workload that listens, which the object does not know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Credential {
+    /// The namespace when it was written; else that of the gateway's workload.
+    pub namespace: Option<Namespace>,
+    /// The name.
+    pub name: String,
+}
+
+impl Credential {
+    /// The secret that it is for a workload of a namespace.
+    #[must_use]
+    pub fn at(&self, workload: &Namespace) -> NamedRef {
+        NamedRef { namespace: self.namespace.as_ref().unwrap_or(workload).clone(), name: self.name.clone() }
+    }
+}
+
 /// Who may use an intent.
 pub type ExportTo = Visibility;

@@ -152,9 +152,9 @@ impl<'w> Builder<'_, 'w> {
             alpn_protocols: protocols.iter().map(|p| (*p).to_owned()).collect(),
             ..Default::default()
         };
-        for credential in &settings.credentials {
-            if secret::usable(view, credential).is_some() {
-                common.tls_certificate_sds_secret_configs.push(tls::served_secret(&secret::secret_name(credential)));
+        for credential in settings.credentials.iter().map(|named| named.at(&view.audience.namespace)) {
+            if secret::usable(view, &credential).is_some() {
+                common.tls_certificate_sds_secret_configs.push(tls::served_secret(&secret::secret_name(&credential)));
             } else {
                 let text = format!(
                     "secret {}/{} is missing or has no certificate and key; handshakes for its hosts fail",
@@ -188,9 +188,9 @@ impl<'w> Builder<'_, 'w> {
             return Some(wire_tls::common_tls_context::ValidationContextType::ValidationContext(extra));
         }
         let view = self.view;
-        let found = settings.credentials.iter().find(|credential| secret::usable_roots(view, credential).is_some());
-        if let Some(credential) = found {
-            return Some(tls::checked_by(extra, &secret::roots_name(credential)));
+        let mut named = settings.credentials.iter().map(|named| named.at(&view.audience.namespace));
+        if let Some(credential) = named.find(|credential| secret::usable_roots(view, credential).is_some()) {
+            return Some(tls::checked_by(extra, &secret::roots_name(&credential)));
         }
         let text = "client certificates are asked for, but there are no roots to check them (ca.crt in the secret, or a secret NAME-cacert); handshakes fail";
         self.complain_server(Severity::Error, "NO_CLIENT_ROOTS", server, ".tls", text);

@@ -104,7 +104,7 @@ fn named_credentials(view: View<'_, '_>, out: &mut Resources) -> Vec<NamedRef> {
             let Some(settings) = server.tls.as_ref().filter(|s| !matches!(s.mode, ServerTlsMode::Mesh)) else {
                 continue;
             };
-            for credential in &settings.credentials {
+            for credential in settings.credentials.iter().map(|named| named.at(&view.audience.namespace)) {
                 if credential.namespace != view.audience.namespace {
                     let text = format!(
                         "secret {}/{} is in another namespace than the gateway's workload ({}); it is not given away",
@@ -119,7 +119,7 @@ fn named_credentials(view: View<'_, '_>, out: &mut Resources) -> Vec<NamedRef> {
                         text,
                     ));
                 }
-                found.push(credential.clone());
+                found.push(credential);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 use tombolo_controlplane_core::intent::{
-    ConflictRule, Gateway, Intent, Meta, NamedRef, RouteNamespaces, Selector, Server, ServerHost, ServerTls,
+    ConflictRule, Credential, Gateway, Intent, Meta, RouteNamespaces, Selector, Server, ServerHost, ServerTls,
     ServerTlsMode,
 };
 use tombolo_federation_model::{Host, Protocol};
@@ -134,7 +134,7 @@ fn listener_tls(at: &At<'_>, head: &Head) -> Option<ServerTls> {
     })
 }
 
-fn certificate(at: &At<'_>, head: &Head) -> Option<NamedRef> {
+fn certificate(at: &At<'_>, head: &Head) -> Option<Credential> {
     let fields = at.fields();
     fields.skip(&["group"]);
     fields.at("kind").and_then(|at| at.choose(&[("Secret", ())]));
@@ -145,5 +145,5 @@ fn certificate(at: &At<'_>, head: &Head) -> Option<NamedRef> {
             "a certificate of another namespace needs a ReferenceGrant, which is not checked yet; copy the Secret",
         );
     }
-    Some(NamedRef { namespace, name: fields.need("name")?.string()? })
+    Some(Credential { namespace: Some(namespace), name: fields.need("name")?.string()? })
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 use tombolo_controlplane_core::intent::{
-    ConflictRule, Gateway, Intent, NamedRef, RouteNamespaces, Server, ServerHost, ServerTls, ServerTlsMode,
+    ConflictRule, Credential, Gateway, Intent, NamedRef, RouteNamespaces, Server, ServerHost, ServerTls, ServerTlsMode,
 };
 use tombolo_federation_model::{Host, Namespace, Protocol};
 
@@ -171,12 +171,15 @@ fn check_certificates(at: &At<'_>, tls: &ServerTls, protocol: Protocol) {
     }
 }
 
-fn credentials(fields: &Fields<'_>, head: &Head) -> Vec<NamedRef> {
+/// A bare name is of the namespace of whichever workload listens, not of the object's.
+fn credentials(fields: &Fields<'_>, head: &Head) -> Vec<Credential> {
     let mut written: Vec<_> = fields.at("credentialName").into_iter().collect();
     written.extend(fields.list("credentialNames"));
     let named = |at: &At<'_>| {
         let text = at.str().filter(|text| !text.is_empty())?;
-        backend::named_ref(at, text.strip_prefix("kubernetes://").unwrap_or(text), &head.namespace)
+        let text = text.strip_prefix("kubernetes://").unwrap_or(text);
+        let NamedRef { namespace, name } = backend::named_ref(at, text, &head.namespace)?;
+        Some(Credential { namespace: text.contains('/').then_some(namespace), name })
     };
     let names: Vec<_> = written.iter().filter_map(named).collect();
     if names.len() > 2 {

@@ -130,3 +130,13 @@ spec:
         assert_eq!(mesh.get(from.clone(), url).status(), 404, "{url}");
     }
 }
+
+#[test]
+fn a_gateway_object_anywhere_uses_the_secrets_of_the_gateways_own_namespace() {
+    let servers = SERVERS.replace(", namespace: istio-system}", "}").replace("istio-system/front", "front");
+    let east = [yaml::app("api", &[("v1", 1)]), servers];
+    let mut mesh = Mesh::of([SiteSpec::new("east", &east.concat()).file("secret.yaml", SECRET)]).build();
+    sound(&mesh);
+    let trace = mesh.get(From::Ingress("east"), "https://shop.example/x");
+    assert_eq!(trace.pod(), "east/api-v1-0", "{trace:#?}");
+}
