@@ -133,6 +133,28 @@ pub(crate) fn expression(text: &str) -> Result<String, String> {
     }
 }
 
+/// A substitution whose references (`\1`; `\0` is the whole match) are to groups that the expression has.
+pub(crate) fn substitution(text: &str, expression: &str) -> Result<String, String> {
+    let groups = regex::Regex::new(expression).map_or(1, |built| built.captures_len());
+    let mut rest = text.chars();
+    while let Some(found) = rest.next() {
+        if found != '\\' {
+            continue;
+        }
+        match rest.next() {
+            Some('\\') => {}
+            Some(digit) if digit.to_digit(10).is_some_and(|group| (group as usize) < groups) => {}
+            Some(digit) if digit.is_ascii_digit() => {
+                return Err(format!(
+                    "\\{digit} is a group that {expression:?} does not have; add (…) to the match, or write \\0 for all of it"
+                ));
+            }
+            _ => return Err("a backslash must be followed by a digit; write \\\\ for a backslash".to_owned()),
+        }
+    }
+    Ok(text.to_owned())
+}
+
 /// The known name that was probably meant.
 pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = name.to_ascii_lowercase().replace(['_', '-'], "");
@@ -209,6 +231,17 @@ mod tests {
         assert!(expression("(").unwrap_err().contains("RE2"));
         assert!(expression(&"a".repeat(1025)).is_err());
         assert!(expression("((((a{1000}){1000}){1000}){1000})").unwrap_err().contains("memory"));
+    }
+
+    #[test]
+    fn substitutions_refer_to_groups_that_exist() {
+        for good in ["", "plain", r"/\\0", r"/\1/\2\\"] {
+            assert_eq!(substitution(good, "(a)(?:x)(b)").as_deref(), Ok(good));
+        }
+        for bad in [r"\3", r"\", r"\x", r"\1\9"] {
+            assert!(substitution(bad, "(a)(?:x)(b)").is_err(), "{bad:?} should be refused");
+        }
+        assert!(substitution(r"\1", "a").unwrap_err().contains("does not have"));
     }
 
     #[test]

@@ -37,6 +37,7 @@
 pub mod code;
 mod common;
 mod fields;
+mod format;
 mod gateway_api;
 mod grammar;
 mod istio;

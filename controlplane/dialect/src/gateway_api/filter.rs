@@ -6,7 +6,7 @@ use crate::{
     code,
     fields::{At, Fields},
     grammar,
-    istio::check_header_name,
+    istio::{check_header_name, header_value},
     object::Head,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -72,7 +72,7 @@ fn edit(at: &At<'_>, request: bool) -> HeaderEdit {
         let mut headers = BTreeMap::new();
         for at in fields.list(name) {
             let fields = at.fields();
-            let value = fields.need("value").and_then(|at| at.string());
+            let value = fields.need("value").and_then(|at| header_value(&at));
             let Some(name) = fields.need("name").and_then(|at| at.string()) else { continue };
             check_header_name(&at, &name, host_allowed);
             headers.extend(value.map(|value| (name.to_ascii_lowercase(), value)));

@@ -103,9 +103,10 @@ fn rewrite(fields: &Fields<'_>) -> Rewrite {
     let fields = at.fields();
     let uri = fields.string("uri");
     let regex = fields.fields("uriRegexRewrite").and_then(|regex| {
-        let substitution = regex.need("rewrite").and_then(|at| at.string());
+        let substitution = regex.need("rewrite");
         let pattern = regex.need("match").and_then(|at| at.parse(grammar::expression))?;
-        Some(PathRewrite::Regex { pattern, substitution: substitution? })
+        let substitution = substitution?.parse(|text| grammar::substitution(text, &pattern))?;
+        Some(PathRewrite::Regex { pattern, substitution })
     });
     if uri.is_some() && regex.is_some() {
         at.error(code::CONFLICTING_FIELDS, "uri and uriRegexRewrite exclude each other; keep one");

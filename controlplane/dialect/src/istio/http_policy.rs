@@ -4,7 +4,7 @@ use super::{backend, http_match};
 use crate::{
     code,
     fields::{At, Fields},
-    grammar,
+    format, grammar,
     object::Head,
 };
 use std::collections::BTreeMap;
@@ -259,7 +259,8 @@ fn edit(at: &At<'_>, request: bool) -> HeaderEdit {
     HeaderEdit { set, add, remove }
 }
 
-fn header_value(at: &At<'_>) -> Option<String> {
+/// Text with operators, of which none may be one that a proxy does not know.
+pub(crate) fn header_value(at: &At<'_>) -> Option<String> {
     if at.node.value == crate::text::Value::Null {
         return Some(String::new());
     }
@@ -268,6 +269,7 @@ fn header_value(at: &At<'_>) -> Option<String> {
         at.error(code::BAD_VALUE, "a header value must not hold control characters");
         return None;
     }
+    at.at_text(&value, format::header)?;
     Some(value)
 }
 

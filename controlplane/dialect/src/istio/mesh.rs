@@ -4,6 +4,7 @@ use super::{destination_policy, http_policy, sidecar};
 use crate::{
     code, common,
     fields::{At, Fields},
+    format,
     object::Head,
     read::Yield,
     text::{self, Node},
@@ -78,6 +79,7 @@ fn settings(head: &Head, object: &Fields<'_>, root: &Node, at: &At<'_>) -> Inten
     fields.skip(&OTHERS);
     let default_root = object.at.sink.ctx.root_namespace.clone();
     let export = |name| exports(&fields, name);
+    let json = fields.at("accessLogEncoding").and_then(|at| at.choose(&[("TEXT", false), ("JSON", true)]));
     let settings = MeshSettings {
         meta: head.meta(),
         root_namespace: fields.namespace("rootNamespace").unwrap_or(default_root),
@@ -98,15 +100,25 @@ fn settings(head: &Head, object: &Fields<'_>, root: &Node, at: &At<'_>) -> Inten
         default_destination_visibility: export("defaultDestinationRuleExportTo"),
         connect_timeout: fields.at("connectTimeout").and_then(|at| at.positive_duration()),
         access_log_file: fields.string("accessLogFile").unwrap_or_default(),
-        access_log_json: fields
-            .at("accessLogEncoding")
-            .and_then(|at| at.choose(&[("TEXT", false), ("JSON", true)]))
-            .unwrap_or(false),
-        access_log_format: fields.string("accessLogFormat").unwrap_or_default(),
+        access_log_json: json.unwrap_or(false),
+        access_log_format: log_format(&fields, json.unwrap_or(false)),
         trusted_proxies: trusted_proxies(&fields),
         cluster_local: cluster_local(&fields),
     };
     Intent::Mesh(Box::new(settings))
+}
+
+/// A line that proxies would refuse is left out rather than the settings refused: all the others matter more than it.
+fn log_format(fields: &Fields<'_>, json: bool) -> String {
+    let Some(at) = fields.at("accessLogFormat") else { return String::new() };
+    let text = at.string().unwrap_or_default();
+    match format::log_line(&text) {
+        Err(reason) if !json => {
+            at.warn(code::BAD_VALUE, format!("{reason}; until then the usual format is used"));
+            String::new()
+        }
+        _ => text,
+    }
 }
 
 /// `.` would be another namespace for each object, so a list of names has no single meaning but for `*` and `~`.

@@ -16,7 +16,8 @@ mod virtual_service;
 mod withdrawn;
 mod workload;
 
-pub(crate) use http_policy::check_name as check_header_name;
+pub(crate) use http_match::is_header_name;
+pub(crate) use http_policy::{check_name as check_header_name, header_value};
 pub(crate) use withdrawn::withdrawn;
 
 use crate::{code, fields::Fields, kube, object::Head, read::Yield};

@@ -133,3 +133,26 @@ fn outside_services_and_settings_spoil_no_others() {
         check(odd);
     }
 }
+
+fn mesh_settings(lines: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n{lines}"
+    )
+}
+
+#[test]
+fn routes_that_the_gateway_refuses_are_refused_when_they_are_read() {
+    for odd in [
+        "{headers: {request: {set: {x-y: \"100%\"}}}, route: [{destination: {host: api}}]}",
+        "{headers: {request: {set: {x-y: \"%NO_SUCH%\"}}}, route: [{destination: {host: api}}]}",
+        "{rewrite: {uriRegexRewrite: {match: \"a\", rewrite: \"\\\\3\"}}, route: [{destination: {host: api}}]}",
+    ] {
+        check(&routes(odd));
+    }
+    check(&routes(&format!("{{directResponse: {{status: 200, body: {{string: \"{}\"}}}}}}", "x".repeat(10_000))));
+}
+
+#[test]
+fn a_log_format_spoils_no_listener() {
+    check(&mesh_settings("    accessLogFile: /dev/stdout\n    accessLogFormat: \"%NO% 100%\\n\"\n"));
+}
