@@ -145,7 +145,8 @@ fn operator(text: &str, place: Place) -> Result<&str, String> {
         return Err(format!("a percent sign begins an operator, and \"%{name}\" is not one that is closed by another"));
     };
     let known = known(name, argument, place);
-    known.map(|()| after).map_err(|reason| reason.unwrap_or_else(|| format!("there is no operator %{name}%")))
+    let kind = if place == Place::Header { "header values" } else { "access logs" };
+    known.map(|()| after).map_err(|reason| reason.unwrap_or_else(|| format!("{kind} have no operator %{name}%")))
 }
 
 /// Fails with the reason, or with nothing when there is no such operator.
