@@ -4,6 +4,7 @@
 
 mod protocol;
 mod session;
+mod shown;
 
 #[cfg(test)]
 mod tests;
@@ -116,6 +117,11 @@ impl AggregatedDiscoveryService for Ads {
 struct Admission(Option<Identity>);
 
 impl Admission {
+    /// Whether the stream's owner proved an identity.
+    fn proved(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The proxy that a node introduces. One that showed a token may be only what its token says, because what a proxy is
     /// told depends on its namespace and account.
     fn admit(&self, node: &Node) -> Result<Proxy, Status> {

@@ -3,7 +3,7 @@
 //! Owns the publisher that knows what this proxy holds. The stream is pulled by its connection: nothing is computed for a
 //! proxy that does not read, and the newest snapshot waits for it in place of all older ones.
 
-use super::{Admission, protocol::Protocol};
+use super::{Admission, protocol::Protocol, shown::Shown};
 use crate::{
     metrics::Metrics,
     proxies::{Progress, ProxyTable, StreamId},
@@ -49,6 +49,7 @@ struct Connected<P> {
     id: String,
     publisher: P,
     attachment: Attachment,
+    shown: Shown,
     /// Holds the line of the table.
     line: Line,
     told: Progress,
@@ -161,13 +162,22 @@ async fn introduce<P: Protocol>(shared: &Shared, admission: &Admission, node: &N
     let line = Line { table: shared.table.clone(), stream };
     let attachment = shared.world.attach(proxy).await.map_err(|e| Status::unavailable(e.to_string()))?;
     tracing::info!(proxy = id, "a proxy connected");
-    Ok(Connected { id, publisher: P::new(plan), attachment, line, told: Progress::default(), behind_since: None })
+    let shown = Shown::to(admission.proved());
+    Ok(Connected {
+        id,
+        publisher: P::new(plan),
+        attachment,
+        shown,
+        line,
+        told: Progress::default(),
+        behind_since: None,
+    })
 }
 
 impl<P: Protocol> Connected<P> {
     fn respond(&mut self, metrics: &Metrics) -> Option<P::Response> {
         let Published { snapshot, at } = self.attachment.newest()?;
-        let response = self.publisher.next(&snapshot);
+        let response = self.publisher.next(&self.shown.of(snapshot));
         if let Some((type_url, _)) = &response {
             metrics.pushed(type_url);
             self.behind_since = self.behind_since.max(Some(at));

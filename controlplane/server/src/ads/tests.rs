@@ -249,3 +249,26 @@ async fn a_proxy_may_only_be_what_its_token_says() {
         assert_eq!(open(nobody, "default", "reviews").await.unwrap_err().code(), tonic::Code::Unauthenticated);
     }
 }
+
+#[tokio::test]
+async fn who_proved_nothing_sees_no_keys() {
+    let names = ["ROOTCA", "kubernetes://istio-system/shop", "kubernetes://istio-system/shop-cacert"];
+    let resources = || resource_set(names.iter().map(|name| Arc::new(Resource::new(*name, b"key".to_vec()))));
+    let site = site(Door::Open).await;
+    let published = |revision| {
+        let types = BTreeMap::from([(types::SECRET.into(), Arc::new(resources()))]);
+        Some(Published { snapshot: Arc::new(Snapshot { revision, types }), at: Instant::now() })
+    };
+    site.publish.send_replace(published(2));
+    let subscribe = names.iter().map(|name| (*name).to_owned()).collect();
+    let first = DeltaDiscoveryRequest {
+        node: node("istio-system", "istio-ingressgateway"),
+        type_url: types::SECRET.to_owned(),
+        resource_names_subscribe: subscribe,
+        ..DeltaDiscoveryRequest::default()
+    };
+    let mut stream = DeltaStream::open(&site, first).await.unwrap();
+    let (shown, removed, _) = stream.next().await;
+    assert_eq!(shown, ["ROOTCA"]);
+    assert_eq!(removed, names[1..]);
+}
