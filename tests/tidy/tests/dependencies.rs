@@ -25,7 +25,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("gateway-core", &["federation-model", "controlplane-api"]),
-    ("gateway-proxy", &["federation-model", "federation-sync", "controlplane-api", "gateway-core"]),
+    ("gateway-http1", &[]),
+    ("gateway-http2", &[]),
+    (
+        "gateway-proxy",
+        &["federation-model", "federation-sync", "controlplane-api", "gateway-core", "gateway-http1", "gateway-http2"],
+    ),
     (
         "cli",
         &[
@@ -49,6 +54,8 @@ const PURE: &[&str] = &[
     "controlplane/core",
     "controlplane/dialect",
     "gateway/core",
+    "gateway/http1",
+    "gateway/http2",
 ];
 
 /// What a pure crate must not say, outside its tests.
