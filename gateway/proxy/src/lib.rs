@@ -7,6 +7,7 @@ mod agent;
 mod args;
 mod certs;
 mod clock;
+mod codec;
 mod control;
 mod drain;
 mod http;

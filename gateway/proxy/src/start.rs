@@ -67,6 +67,7 @@ async fn control(args: &Args) -> anyhow::Result<()> {
     let workers = args.worker_count();
     let bound = Arc::new(Bound::new(workers));
     let store = Arc::new(TlsStore::default());
+    tasks.spawn(files::watch(store.clone()));
     let setup = worker::Setup {
         live: live.clone(),
         suspects,

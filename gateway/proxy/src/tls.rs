@@ -5,6 +5,7 @@
 
 pub(crate) mod context;
 pub(crate) mod credentials;
+pub(crate) mod files;
 pub(crate) mod names;
 pub(crate) mod peer;
 pub(crate) mod spiffe;

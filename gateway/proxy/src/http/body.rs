@@ -2,9 +2,9 @@
 //!
 //! Owns the replay buffer of request bodies. Every body is read only as fast as the other side takes it.
 
+use crate::codec::Incoming;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -208,18 +208,6 @@ pub(crate) struct Reader {
     trailers_given: bool,
 }
 
-/// Whether a body is wrong, as opposed to cut short.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData);
-        }
-        next = cause.source();
-    }
-    error.is_parse()
-}
-
 impl Reader {
     /// From the beginning, with the trailers or without.
     pub(crate) fn new(source: &SharedSource, trailers: bool) -> Self {
@@ -267,7 +255,7 @@ impl Reader {
                 None
             }
             Some(Err(error)) => {
-                source.end(if is_malformed(&error) { State::Malformed } else { State::Failed });
+                source.end(if error.malformed { State::Malformed } else { State::Failed });
                 Some(Err(BodyError::Downstream))
             }
             Some(Ok(frame)) => {

@@ -1,8 +1,9 @@
-//! Between hyper's messages and the core's heads.
+//! Between messages as codecs have them and the core's heads.
 //!
 //! Pure. Nothing is decided here: what a request means is the core's business.
 
 use super::body::Body;
+use crate::codec::Original;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version, header,
@@ -11,18 +12,9 @@ use http::{
 };
 use tombolo_gateway_core::head::{Head, Protocol, Scheme};
 
-/// What is kept of a request as it came, so that unchanged parts need not be built again.
-#[derive(Debug, Clone)]
-pub(crate) struct Original {
-    /// Path with query.
-    path: Option<PathAndQuery>,
-    /// Host header, where there was one.
-    host: Option<HeaderValue>,
-}
-
-/// Reads a request's head.
-pub(crate) fn head(parts: Parts, scheme: Scheme) -> (Head, Original, hyper::http::Extensions) {
-    let Parts { method, uri, version, mut headers, extensions, .. } = parts;
+/// Reads a request's head. /// `asked` is the protocol of an extended CONNECT.
+pub(crate) fn head(parts: Parts, scheme: Scheme, asked: Option<&str>) -> (Head, Original) {
+    let Parts { method, uri, version, mut headers, .. } = parts;
     let host = headers.remove(header::HOST);
     let authority = match uri.authority() {
         Some(authority) => authority.as_str().to_owned(),
@@ -34,30 +26,24 @@ pub(crate) fn head(parts: Parts, scheme: Scheme) -> (Head, Original, hyper::http
         Version::HTTP_3 => Protocol::Http3,
         _ => Protocol::Http11,
     };
-    let upgrade = upgrade(&method, &headers, &extensions, protocol);
+    let upgrade = upgrade(&method, &headers, asked, protocol);
     let path = uri.path_and_query().cloned();
     let text = match &path {
         // CONNECT has a path only in its extended form.
-        _ if method == Method::CONNECT
-            && path
-                .as_ref()
-                .is_none_or(|p| p.as_str().is_empty() || extensions.get::<hyper::ext::Protocol>().is_none()) =>
-        {
+        _ if method == Method::CONNECT && path.as_ref().is_none_or(|p| p.as_str().is_empty() || asked.is_none()) => {
             String::new()
         }
         Some(path) => path.as_str().to_owned(),
         None => "/".to_owned(),
     };
     let head = Head { method, scheme, authority, path: text, protocol, upgrade, headers };
-    (head, Original { path, host }, extensions)
+    (head, Original { path, host })
 }
 
 /// What a request asks to be upgraded to; empty for nothing.
-fn upgrade(method: &Method, headers: &HeaderMap, extensions: &hyper::http::Extensions, protocol: Protocol) -> String {
+fn upgrade(method: &Method, headers: &HeaderMap, asked: Option<&str>, protocol: Protocol) -> String {
     if method == Method::CONNECT {
-        return extensions
-            .get::<hyper::ext::Protocol>()
-            .map_or_else(|| "CONNECT".to_owned(), |p| p.as_str().to_owned());
+        return asked.unwrap_or("CONNECT").to_owned();
     }
     if !matches!(protocol, Protocol::Http11) {
         return String::new();
@@ -157,7 +143,7 @@ mod tests {
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }
-        head(builder.body(()).unwrap().into_parts().0, Scheme::Http).0
+        head(builder.body(()).unwrap().into_parts().0, Scheme::Http, None).0
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use super::{
     body::Source,
-    convert::Original,
     exchange::Exchange,
     handle::Gone,
     mirror, reply,
@@ -12,10 +11,12 @@ use super::{
     tries::{self, After, Ask, Done, Got},
     tunnel,
 };
-use crate::upstream::keeper::Live;
+use crate::{
+    codec::{Incoming, Original, Upgrade},
+    upstream::keeper::Live,
+};
 use http::{Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use std::{borrow::Cow, rc::Rc};
 use tombolo_gateway_core::{
     balance::drop_overload,
@@ -38,7 +39,7 @@ pub(crate) struct Request {
     /// Its body.
     pub(crate) body: Incoming,
     /// The client's side of an upgrade.
-    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// Forwards a request.
@@ -116,15 +117,15 @@ fn respond(
     caller: Caller,
     got: Got,
     after: After,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    upgrade: Option<Upgrade>,
 ) -> Response<Outgoing> {
     let downstream = &exchange.downstream;
-    let Got { mut response, lease, endpoint, in_flight, permit } = got;
+    let Got { mut response, mut lease, endpoint, in_flight, permit } = got;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (forward.upgrade == Some(UpgradePlan::Pass)
             && head.method == http::Method::CONNECT
             && response.status().is_success());
-    let upstream_side = switching.then(|| hyper::upgrade::on(&mut response));
+    let upstream_side = switching.then(|| lease.upgrade(&mut response));
     let (mut parts, incoming) = response.into_parts();
     let status = parts.status.as_u16();
     let micros = exchange.micros();

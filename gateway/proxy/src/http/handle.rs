@@ -3,14 +3,13 @@
 //! Owns the order admit, decide, act; every step is one call. Reads one configuration from begin to end.
 
 use super::{
-    convert,
     exchange::{Downstream, Exchange},
     forward::{self, Request as Forwarded},
     reply,
     response::Outgoing,
 };
-use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
+use crate::codec::Arrived;
+use http::Response;
 use std::rc::Rc;
 use tombolo_gateway_core::{
     decide::{Moment, decide},
@@ -65,14 +64,9 @@ const METHODS: [&str; 34] = [
 pub(crate) struct Gone;
 
 /// Serves one request.
-pub(crate) async fn handle(
-    downstream: Rc<Downstream>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Outgoing>, Gone> {
+pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Result<Response<Outgoing>, Gone> {
     let exchange = Exchange::begin(&downstream);
-    let upgrade = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
-    let (mut head, original, _) = convert::head(parts, downstream.info.scheme());
+    let Arrived { mut head, original, body, upgrade } = arrived;
     exchange.unread.set(!http_body::Body::is_end_stream(&body));
     if downstream.http2 && head.headers.len() > usize::try_from(downstream.hcm.limits.headers).unwrap_or(usize::MAX) {
         exchange.facts.borrow_mut().head = Some(head);
@@ -145,9 +139,4 @@ fn refused_framing(downstream: &Downstream, head: &Head) -> Option<Kind> {
         return Some(Kind::MalformedRequest);
     }
     None
-}
-
-fn wants_upgrade(request: &Request<Incoming>) -> bool {
-    request.method() == Method::CONNECT
-        || (request.version() == Version::HTTP_11 && request.headers().contains_key(http::header::UPGRADE))
 }

@@ -4,10 +4,9 @@
 //! clocks. When the last byte went out, or nobody wants it any more, everything is given back.
 
 use super::{body::BodyError, exchange::Exchange};
-use crate::{clock, upstream::pool::Lease};
+use crate::{clock, codec::Incoming, upstream::pool::Lease};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
     borrow::Cow,
     pin::Pin,
@@ -112,8 +111,7 @@ impl Streaming {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let failure = super::tries::classify(&error);
-                self.broke(failure);
+                self.broke(error.failure);
                 Poll::Ready(Some(Err(BodyError::Upstream)))
             }
             Poll::Ready(Some(Ok(frame))) => self.moved(frame, cx),

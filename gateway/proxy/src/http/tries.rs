@@ -5,11 +5,12 @@
 
 use super::{
     body::{Body, Reader, SharedSource},
-    convert::{self, Form, Original},
+    convert::{self, Form},
     exchange::Exchange,
 };
 use crate::{
     clock,
+    codec::{Incoming, Original, SendError},
     upstream::{
         cluster::{Cluster, Endpoint, Wish},
         keeper::{Live, Suspect, Upstream},
@@ -17,7 +18,6 @@ use crate::{
     },
 };
 use http::{HeaderMap, Method, Response};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::{
     cell::Cell,
@@ -347,52 +347,16 @@ async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<C
             Ok(response) => {
                 return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit }));
             }
-            Err(mut error) => {
-                let unsent = error.take_message().is_some();
+            Err(SendError { failure, unsent }) => {
                 if unsent && lease.reused && left > 0 {
                     // The server had closed it while idle. Nothing went out: another connection will do.
                     left -= 1;
                     continue;
                 }
-                let failure = classify(error.error());
                 return Err(Lost { failure, sent: !unsent, reused: lease.reused });
             }
         }
     }
-}
-
-/// What a codec's error means.
-pub(crate) fn classify(error: &hyper::Error) -> Failure {
-    if let Some(reason) = h2_reason(error) {
-        return reason;
-    }
-    if error.is_parse() || error.is_parse_status() {
-        return Failure::new(Kind::UpstreamProtocol);
-    }
-    if error.is_user() {
-        return Failure::new(Kind::DownstreamDisconnect);
-    }
-    if error.is_timeout() {
-        return Failure::new(Kind::UpstreamClosed).with_reason("keepalive timeout");
-    }
-    Failure::new(Kind::UpstreamClosed)
-}
-
-fn h2_reason(error: &hyper::Error) -> Option<Failure> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return Some(match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => Failure::new(Kind::UpstreamRefusedStream),
-                Some(_) if h2.is_go_away() => Failure::new(Kind::UpstreamClosed),
-                Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => Failure::new(Kind::UpstreamProtocol),
-                Some(_) if h2.is_remote() => Failure::new(Kind::UpstreamReset),
-                _ => Failure::new(Kind::UpstreamClosed),
-            });
-        }
-        next = cause.source();
-    }
-    None
 }
 
 /// Tells machine and balancer how a try ended.

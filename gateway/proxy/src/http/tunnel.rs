@@ -8,6 +8,7 @@ use super::{
     response::{Held, Outgoing},
 };
 use crate::{
+    codec::Upgrade,
     tcp::relay::{self, Ends},
     upstream::{
         cluster::{Cluster, Wish},
@@ -16,8 +17,6 @@ use crate::{
     },
 };
 use http::{HeaderMap, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use std::{borrow::Cow, rc::Rc};
 use tombolo_gateway_core::{
     balance::Request,
@@ -28,11 +27,11 @@ use tombolo_gateway_core::{
 };
 
 /// Moves bytes between both sides of an upgrade once the heads are out.
-pub(crate) fn pass(exchange: &Rc<Exchange>, client: OnUpgrade, upstream: OnUpgrade, held: Held) {
+pub(crate) fn pass(exchange: &Rc<Exchange>, client: Upgrade, upstream: Upgrade, held: Held) {
     let exchange = exchange.clone();
     tokio::task::spawn_local(async move {
         if let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) {
-            let ends = relay(&exchange, TokioIo::new(client), TokioIo::new(upstream)).await;
+            let ends = relay(&exchange, client, upstream).await;
             exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
         }
         exchange.finish();
@@ -47,7 +46,7 @@ pub(crate) async fn terminate(
     forward: &Forward,
     cluster: Rc<Cluster>,
     head: Head,
-    client: Option<OnUpgrade>,
+    client: Option<Upgrade>,
 ) -> Response<Outgoing> {
     let downstream = &exchange.downstream;
     let worker = &downstream.worker;
@@ -90,7 +89,7 @@ pub(crate) async fn terminate(
     let exchange = exchange.clone();
     tokio::task::spawn_local(async move {
         if let Ok(client) = client.await {
-            let ends = relay(&exchange, TokioIo::new(client), stream).await;
+            let ends = relay(&exchange, client, stream).await;
             exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
         }
         exchange.finish();

@@ -5,6 +5,7 @@
 
 use super::{
     credentials::{self, Credentials},
+    files::{Files, Reader, Reads},
     provider,
     verify::Verifier,
 };
@@ -58,12 +59,16 @@ pub(crate) struct TlsStore {
     servers: Mutex<AHashMap<usize, Entry<DownstreamTls, ServerContext>>>,
     clients: Mutex<AHashMap<usize, Entry<UpstreamTls, ClientContext>>>,
     next: std::sync::atomic::AtomicU64,
+    /// Files that contexts are read from.
+    pub(crate) files: Files,
 }
 
 struct Entry<C, T> {
     /// Kept, so that its address cannot come to mean another context.
     context: Arc<C>,
     secrets: Secrets,
+    /// The files it was read from, as they were.
+    reads: Reads,
     built: Result<T, Arc<str>>,
 }
 
@@ -89,6 +94,7 @@ fn secrets_of(common: &TlsCommon, config: &Config) -> Secrets {
     let certificates = common.certificates.iter().map(|c| match c {
         SecretRef::Inline(secret) => Some(secret.clone()),
         SecretRef::Named(_, name) => config.secrets.get(name).cloned(),
+        SecretRef::Files { .. } => None,
     });
     let validation = match &common.validation {
         Some(ValidationSource::Named(_, name) | ValidationSource::Combined(_, _, name)) => {
@@ -101,19 +107,33 @@ fn secrets_of(common: &TlsCommon, config: &Config) -> Secrets {
 
 fn find<C, T: Clone>(
     map: &Mutex<AHashMap<usize, Entry<C, T>>>,
+    files: &Files,
     context: &Arc<C>,
     secrets: Secrets,
-    build: impl FnOnce(&Secrets) -> Result<T, String>,
+    build: impl FnOnce(&Secrets, &mut Reader<'_>) -> Result<T, String>,
 ) -> Result<T, Arc<str>> {
     let key = Arc::as_ptr(context).cast::<u8>() as usize;
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(entry) = map.get(&key).filter(|e| same(&e.secrets, &secrets)) {
-        return entry.built.clone();
+    let before = map.remove(&key).filter(|e| same(&e.secrets, &secrets));
+    if let Some(entry) = before.as_ref().filter(|e| e.reads.are_current()) {
+        let built = entry.built.clone();
+        map.extend(before.map(|entry| (key, entry)));
+        return built;
     }
     // What nobody else holds any more belongs to a configuration that is gone.
     map.retain(|_, entry| Arc::strong_count(&entry.context) > 1);
-    let built = build(&secrets).map_err(Arc::from);
-    map.insert(key, Entry { context: context.clone(), secrets, built: built.clone() });
+    let mut reader = Reader::new(files);
+    let built = match (build(&secrets, &mut reader), before.map(|entry| entry.built)) {
+        (Ok(built), _) => Ok(built),
+        (Err(reason), Some(Ok(old))) => {
+            // Only files changed: halfway through a replacement they need not fit each other.
+            tracing::warn!(%reason, "files for TLS changed and cannot be used; what was read before stays in force");
+            Ok(old)
+        }
+        (Err(reason), _) => Err(Arc::from(reason)),
+    };
+    let reads = reader.done();
+    map.insert(key, Entry { context: context.clone(), secrets, reads, built: built.clone() });
     built
 }
 
@@ -123,7 +143,8 @@ impl TlsStore {
     /// # Errors
     /// When a secret is missing or cannot be used.
     pub(crate) fn server(&self, context: &Arc<DownstreamTls>, config: &Config) -> Result<ServerContext, Arc<str>> {
-        find(&self.servers, context, secrets_of(&context.common, config), |secrets| build_server(context, secrets))
+        let secrets = secrets_of(&context.common, config);
+        find(&self.servers, &self.files, context, secrets, |secrets, reader| build_server(context, secrets, reader))
     }
 
     /// The client side of a cluster.
@@ -132,32 +153,39 @@ impl TlsStore {
     /// When a secret is missing or cannot be used.
     pub(crate) fn client(&self, context: &Arc<UpstreamTls>, config: &Config) -> Result<ClientContext, Arc<str>> {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        find(&self.clients, context, secrets_of(&context.common, config), |secrets| build_client(context, secrets, id))
+        let secrets = secrets_of(&context.common, config);
+        find(&self.clients, &self.files, context, secrets, |secrets, reader| build_client(context, secrets, reader, id))
     }
 }
 
-fn certificates(common: &TlsCommon, secrets: &Secrets) -> Result<Vec<Credentials>, String> {
-    let named = common.certificates.iter().zip(secrets);
-    named
-        .map(|(reference, secret)| match secret.as_deref() {
-            Some(Secret::Certificate(Certificate { chain, key, .. })) => {
-                Credentials::from_pem(chain, key.pem()).map_err(|e| format!("{}: {e}", name_of(reference)))
+fn certificates(common: &TlsCommon, secrets: &Secrets, reader: &mut Reader<'_>) -> Result<Vec<Credentials>, String> {
+    let mut all = Vec::with_capacity(common.certificates.len());
+    for (reference, secret) in common.certificates.iter().zip(secrets) {
+        all.push(match (reference, secret.as_deref()) {
+            (SecretRef::Files { chain, key }, _) => {
+                let (leaf, private) = (reader.read(chain)?, reader.read(key)?);
+                Credentials::from_pem(&leaf, &private).map_err(|e| format!("{chain} with {key}: {e}"))?
             }
-            Some(Secret::Validation(_)) => Err(format!("{} is not a certificate", name_of(reference))),
-            None => Err(format!("{} is not here yet", name_of(reference))),
-        })
-        .collect()
+            (_, Some(Secret::Certificate(Certificate { chain, key, .. }))) => {
+                Credentials::from_pem(chain, key.pem()).map_err(|e| format!("{}: {e}", name_of(reference)))?
+            }
+            (_, Some(Secret::Validation(_))) => return Err(format!("{} is not a certificate", name_of(reference))),
+            (_, None) => return Err(format!("{} is not here yet", name_of(reference))),
+        });
+    }
+    Ok(all)
 }
 
 fn name_of(reference: &SecretRef) -> String {
     match reference {
         SecretRef::Inline(_) => "the inline certificate".to_owned(),
         SecretRef::Named(_, name) => format!("secret {name:?}"),
+        SecretRef::Files { chain, .. } => format!("the certificate in {chain}"),
     }
 }
 
 /// The validation that applies, and the names rules written beside a secret.
-fn verifier(common: &TlsCommon, secrets: &Secrets) -> Result<Option<Verifier>, String> {
+fn verifier(common: &TlsCommon, secrets: &Secrets, reader: &mut Reader<'_>) -> Result<Option<Verifier>, String> {
     let last = || match secrets.last() {
         Some(Some(secret)) => match &**secret {
             Secret::Validation(validation) => Ok(validation.clone()),
@@ -165,12 +193,22 @@ fn verifier(common: &TlsCommon, secrets: &Secrets) -> Result<Option<Verifier>, S
         },
         _ => Err("the trust secret is not here yet".to_owned()),
     };
-    Ok(Some(match &common.validation {
+    let validation = match &common.validation {
         None => return Ok(None),
-        Some(ValidationSource::Inline(validation)) => Verifier::new(validation)?,
-        Some(ValidationSource::Named(..)) => Verifier::new(&*last()?)?,
-        Some(ValidationSource::Combined(beside, ..)) => Verifier::new(&combine(beside, &*last()?))?,
-    }))
+        Some(ValidationSource::Inline(validation)) => validation.clone(),
+        Some(ValidationSource::Named(..)) => last()?,
+        Some(ValidationSource::Combined(beside, ..)) => Arc::new(combine(beside, &*last()?)),
+    };
+    Verifier::new(&with_file(validation, reader)?).map(Some)
+}
+
+/// The same with what is in the file of roots.
+fn with_file(validation: Arc<Validation>, reader: &mut Reader<'_>) -> Result<Arc<Validation>, String> {
+    let Some(path) = &validation.roots_file else { return Ok(validation) };
+    let mut roots = validation.roots.as_deref().unwrap_or_default().to_vec();
+    roots.push(b'\n');
+    roots.extend_from_slice(&reader.read(path)?);
+    Ok(Arc::new(Validation { roots: Some(roots.into()), roots_file: None, ..(*validation).clone() }))
 }
 
 /// The secret brings the roots, the rest comes from the place of use where that says something.
@@ -188,6 +226,7 @@ fn combine(beside: &Validation, secret: &Validation) -> Validation {
     if out.bundles.is_empty() && !beside.bundles.is_empty() {
         out.bundles = beside.bundles.clone();
     }
+    out.roots_file = out.roots_file.or_else(|| beside.roots_file.clone());
     out.crl = out.crl.or_else(|| beside.crl.clone());
     out.crl_leaf_only |= beside.crl_leaf_only;
     out.allow_expired |= beside.allow_expired;
@@ -236,15 +275,19 @@ pub(crate) fn openssl_name(suite: rustls::CipherSuite) -> Option<&'static str> {
     })
 }
 
-fn build_server(context: &DownstreamTls, secrets: &Secrets) -> Result<ServerContext, String> {
-    let own = certificates(&context.common, secrets)?;
+fn build_server(
+    context: &DownstreamTls,
+    secrets: &Secrets,
+    reader: &mut Reader<'_>,
+) -> Result<ServerContext, String> {
+    let own = certificates(&context.common, secrets, reader)?;
     if own.is_empty() {
         return Err("there is no certificate to show".to_owned());
     }
     let builder = ServerConfig::builder_with_provider(crypto(&context.common))
         .with_protocol_versions(&versions(&context.common))
         .map_err(|e| e.to_string())?;
-    let builder = match verifier(&context.common, secrets)? {
+    let builder = match verifier(&context.common, secrets, reader)? {
         Some(verifier) => {
             builder.with_client_cert_verifier(Arc::new(verifier.required(context.require_client_certificate)))
         }
@@ -266,15 +309,20 @@ fn build_server(context: &DownstreamTls, secrets: &Secrets) -> Result<ServerCont
     Ok(ServerContext { with_alpn: Arc::new(config), without_alpn: Arc::new(without), require_sni: context.require_sni })
 }
 
-fn build_client(context: &UpstreamTls, secrets: &Secrets, id: u64) -> Result<ClientContext, String> {
+fn build_client(
+    context: &UpstreamTls,
+    secrets: &Secrets,
+    reader: &mut Reader<'_>,
+    id: u64,
+) -> Result<ClientContext, String> {
     let builder = ClientConfig::builder_with_provider(crypto(&context.common))
         .with_protocol_versions(&versions(&context.common))
         .map_err(|e| e.to_string())?;
-    let verifier = verifier(&context.common, secrets)?
+    let verifier = verifier(&context.common, secrets, reader)?
         .unwrap_or_else(Verifier::anybody)
         .check_host(context.auto_sni_san_validation);
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match certificates(&context.common, secrets)?.into_iter().next() {
+    let mut config = match certificates(&context.common, secrets, reader)?.into_iter().next() {
         Some(own) => builder.with_client_cert_resolver(own.resolver()),
         None => builder.with_no_client_auth(),
     };

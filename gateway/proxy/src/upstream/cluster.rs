@@ -63,6 +63,8 @@ type Variants = SmallVec<[(Variant, Rc<Pool>); 1]>;
 /// The pool of almost every request, and for what it was found.
 struct Usual {
     sequence: u64,
+    /// State of the files that TLS is read from.
+    files: u64,
     priority: RoutePriority,
     version: Version,
     pool: Rc<Pool>,
@@ -262,11 +264,13 @@ impl Endpoint {
         let version = version(upstream.cluster.http.versions, wish);
         if let Some(usual) = &*self.usual.borrow()
             && usual.sequence == live.sequence
+            && usual.files == around.tls.files.epoch()
             && usual.priority == wish.priority
             && usual.version == version
         {
             return Ok(usual.pool.clone());
         }
+        let files = around.tls.files.epoch();
         let transport = self.transport(upstream);
         let (tls, name) = self.tls(around, live, upstream, &transport, wish)?;
         let usual = !depends_on_request(upstream, &transport);
@@ -281,8 +285,8 @@ impl Endpoint {
         };
         let pool = self.find_or_make(around, upstream, variant, tls.map(|t| (t, name)));
         if usual {
-            *self.usual.borrow_mut() =
-                Some(Usual { sequence: live.sequence, priority: wish.priority, version, pool: pool.clone() });
+            let (sequence, priority) = (live.sequence, wish.priority);
+            *self.usual.borrow_mut() = Some(Usual { sequence, files, priority, version, pool: pool.clone() });
         }
         Ok(pool)
     }

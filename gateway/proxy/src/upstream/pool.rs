@@ -5,9 +5,13 @@
 //! connection that ends takes itself out of the books.
 
 use super::connect::{self, Target};
-use crate::{http::body::Body, net::stream::Stream};
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper::{Request, Response, body::Incoming};
+use crate::{
+    codec::{self, Executor, Incoming, SendError, Upgrade},
+    http::body::Body,
+    net::stream::Stream,
+};
+use http::{Request, Response};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     cell::{Cell, RefCell},
@@ -412,7 +416,7 @@ async fn connect(pool: &Rc<Pool>) -> Result<Connected, Failure> {
 }
 
 /// Drives a connection and notes what its peer allows.
-async fn drive_http2(connection: http2::Connection<TokioIo<Stream>, Body, Local>, conn: Rc<Conn>) {
+async fn drive_http2(connection: http2::Connection<TokioIo<Stream>, Body, Executor>, conn: Rc<Conn>) {
     let mut connection = std::pin::pin!(connection);
     std::future::poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx).map(|_| ());
@@ -422,8 +426,8 @@ async fn drive_http2(connection: http2::Connection<TokioIo<Stream>, Body, Local>
     .await;
 }
 
-fn http2_builder(settings: &Settings) -> http2::Builder<Local> {
-    let mut builder = http2::Builder::new(Local);
+fn http2_builder(settings: &Settings) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(Executor);
     let window = |configured: Option<u32>, default: u32| configured.unwrap_or(default).max(65_535);
     builder
         .timer(TokioTimer::new())
@@ -438,32 +442,30 @@ fn http2_builder(settings: &Settings) -> http2::Builder<Local> {
     builder
 }
 
-/// Runs hyper's helper tasks on the worker that owns the connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Local;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local
-where
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 impl Lease {
-    /// Sends the request and waits for the head of its response. On an error that came before anything was sent the
-    /// request comes back.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        match self.sender.as_mut() {
+    /// Sends the request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// Says what happened and whether anything went out.
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let sent = match self.sender.as_mut() {
             Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
             Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
             // Cannot be: the sender is taken only when the lease ends.
             None => std::future::pending().await,
+        };
+        match sent {
+            Ok(response) => Ok(response.map(Incoming::Hyper)),
+            Err(mut error) => {
+                let unsent = error.take_message().is_some();
+                Err(SendError { failure: codec::classify(error.error()), unsent })
+            }
         }
+    }
+
+    /// The connection or stream on which `response` came, once it stops being HTTP.
+    pub(crate) fn upgrade(&mut self, response: &mut Response<Incoming>) -> Upgrade {
+        Upgrade::Hyper(hyper::upgrade::on(response))
     }
 
     /// HTTP/2 is spoken.
