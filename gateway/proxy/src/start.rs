@@ -12,7 +12,7 @@ use crate::{
     net::bound::Bound,
     node,
     telemetry::{proc, sink::Writer},
-    tls::{self, context::TlsStore},
+    tls::{self, context::TlsStore, files},
     upstream::keeper::Keeper,
     worker,
     xds::{
@@ -163,11 +163,10 @@ fn told_node(args: &Args) -> anyhow::Result<Node> {
     })
 }
 
-/// The address that others see of this machine. Connecting a datagram socket asks the routing table and sends nothing.
+/// The first IPv4 address of this machine, in the order of its interfaces, that is not a loopback address.
 fn own_address() -> Option<IpAddr> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("198.51.100.1:9").ok()?;
-    socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
+    let of = |interface: nix::ifaddrs::InterfaceAddress| Some(interface.address?.as_sockaddr_in()?.ip());
+    nix::ifaddrs::getifaddrs().ok()?.filter_map(of).find(|ip| !ip.is_loopback()).map(IpAddr::V4)
 }
 
 /// Waits for SIGTERM or SIGINT; SIGUSR1 has log files opened again.

@@ -9,6 +9,8 @@ pub(crate) mod files;
 pub(crate) mod names;
 pub(crate) mod peer;
 pub(crate) mod spiffe;
+#[cfg(test)]
+mod tests;
 pub(crate) mod verify;
 
 use rustls::{

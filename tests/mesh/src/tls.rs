@@ -112,6 +112,7 @@ fn own(common: &TlsCommon, config: &Config) -> Result<Option<Shown>, String> {
     let secret = match first {
         SecretRef::Inline(secret) => secret,
         SecretRef::Named(_, name) => config.secrets.get(name).ok_or_else(|| format!("no secret {name}"))?,
+        SecretRef::Files { chain, .. } => return Err(format!("nothing is read from {chain} here")),
     };
     match &**secret {
         Secret::Certificate(certificate) => Ok(Some(Shown::read(&certificate.chain))),

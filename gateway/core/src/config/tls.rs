@@ -43,6 +43,14 @@ pub enum SecretRef {
     Inline(Arc<Secret>),
     /// By name; see [`SecretSource`].
     Named(SecretSource, Arc<str>),
+    /// A certificate in two PEM files of the proxy's own machine, by absolute paths. The I/O layer reads them where it sets
+    /// TLS up, and again when they change; what is wrong with them concerns only who would show this certificate.
+    Files {
+        /// The chain, leaf first.
+        chain: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+    },
 }
 
 /// Who supplies a named secret.
@@ -105,7 +113,8 @@ pub enum ValidationSource {
 pub struct Validation {
     /// Roots in PEM; `None`: none.
     pub roots: Option<Bytes>,
-    /// File with further roots in PEM, on the proxy's own machine. A file that cannot be read verifies nobody.
+    /// File with further roots in PEM, on the proxy's own machine, read again when it changes. A file that cannot be read
+    /// verifies nobody.
     pub roots_file: Option<Arc<str>>,
     /// Roots of the operating system.
     pub system_roots: bool,

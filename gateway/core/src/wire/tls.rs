@@ -107,8 +107,7 @@ fn common(message: pb::CommonTlsContext) -> Decoded<TlsCommon> {
     refuse!(tls_certificate_certificate_provider_instance, custom_handshaker, key_log);
     let mut certificates = Vec::new();
     for (at, inline) in tls_certificates.into_iter().enumerate() {
-        let secret = Secret::Certificate(certificate(inline).nth("tls_certificates", at)?);
-        certificates.push(SecretRef::Inline(Arc::new(secret)));
+        certificates.push(inline_certificate(inline).nth("tls_certificates", at)?);
     }
     for (at, named) in tls_certificate_sds_secret_configs.into_iter().enumerate() {
         let (source, name) = secret_ref(named).nth("tls_certificate_sds_secret_configs", at)?;
@@ -345,6 +344,20 @@ fn san(message: pb::SubjectAltNameMatcher) -> Decoded<SanMatcher> {
     };
     let wanted = message.matcher.ok_or_else(|| Refusal::new("matcher", "missing"))?;
     Ok(SanMatcher { kind, matcher: matcher::string(wanted).at("matcher")? })
+}
+
+/// A certificate where it is used: written out, or in two files. Files are not opened here: one that is missing must not
+/// cost the listener its neighbours.
+fn inline_certificate(message: pb::TlsCertificate) -> Decoded<SecretRef> {
+    let files = |source: &Option<DataSource>| source.as_ref().and_then(named_file);
+    if let (Some(chain), Some(key)) = (files(&message.certificate_chain), files(&message.private_key)) {
+        let rest = pb::TlsCertificate { certificate_chain: None, private_key: None, ..message };
+        if rest != pb::TlsCertificate::default() {
+            return Err(Refusal::unsupported("more than certificate_chain and private_key in files"));
+        }
+        return Ok(SecretRef::Files { chain, key });
+    }
+    Ok(SecretRef::Inline(Arc::new(Secret::Certificate(certificate(message)?))))
 }
 
 fn certificate(message: pb::TlsCertificate) -> Decoded<Certificate> {

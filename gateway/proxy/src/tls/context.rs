@@ -199,7 +199,8 @@ fn verifier(common: &TlsCommon, secrets: &Secrets, reader: &mut Reader<'_>) -> R
         Some(ValidationSource::Named(..)) => last()?,
         Some(ValidationSource::Combined(beside, ..)) => Arc::new(combine(beside, &*last()?)),
     };
-    Verifier::new(&with_file(validation, reader)?).map(Some)
+    let validation = with_file(validation, reader)?;
+    Verifier::new(&validation).map(Some)
 }
 
 /// The same with what is in the file of roots.
@@ -275,11 +276,7 @@ pub(crate) fn openssl_name(suite: rustls::CipherSuite) -> Option<&'static str> {
     })
 }
 
-fn build_server(
-    context: &DownstreamTls,
-    secrets: &Secrets,
-    reader: &mut Reader<'_>,
-) -> Result<ServerContext, String> {
+fn build_server(context: &DownstreamTls, secrets: &Secrets, reader: &mut Reader<'_>) -> Result<ServerContext, String> {
     let own = certificates(&context.common, secrets, reader)?;
     if own.is_empty() {
         return Err("there is no certificate to show".to_owned());

@@ -156,3 +156,14 @@ fn routes_that_the_gateway_refuses_are_refused_when_they_are_read() {
 fn a_log_format_spoils_no_listener() {
     check(&mesh_settings("    accessLogFile: /dev/stdout\n    accessLogFormat: \"%NO% 100%\\n\"\n"));
 }
+
+#[test]
+fn certificates_in_files_spoil_no_others() {
+    check(&policy(
+        "{tls: {mode: MUTUAL, clientCertificate: /etc/c.pem, privateKey: /etc/k.pem, caCertificates: /etc/ca.pem}}",
+    ));
+    check(&server(
+        "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE, serverCertificate: /etc/c.pem, \
+         privateKey: /etc/k.pem}}",
+    ));
+}

@@ -1,0 +1,86 @@
+//! Contexts whose certificates and roots are in files.
+
+use super::context::TlsStore;
+use rcgen::{CertificateParams, KeyPair};
+use std::{fs, path::Path, sync::Arc};
+use tombolo_gateway_core::config::{
+    Config, DownstreamTls, SecretRef, TlsCommon, UpstreamTls, Validation, ValidationSource,
+};
+
+fn certificate(name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let chain = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    (chain, key.serialize_pem())
+}
+
+fn path(dir: &Path, name: &str) -> Arc<str> {
+    dir.join(name).to_str().unwrap().into()
+}
+
+fn server(dir: &Path) -> Arc<DownstreamTls> {
+    let files = SecretRef::Files { chain: path(dir, "chain.pem"), key: path(dir, "key.pem") };
+    let common = TlsCommon { certificates: Box::new([files]), ..TlsCommon::default() };
+    Arc::new(DownstreamTls { common, ..DownstreamTls::default() })
+}
+
+fn write(dir: &Path, name: &str, text: &str) {
+    // As a rotation does it: the file is replaced as a whole.
+    fs::write(dir.join("new"), text).unwrap();
+    fs::rename(dir.join("new"), dir.join(name)).unwrap();
+}
+
+#[test]
+fn files_are_read_when_they_come_and_again_when_they_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, config, context) = (TlsStore::default(), Config::default(), server(dir.path()));
+    let refused = store.server(&context, &config).err().unwrap();
+    assert!(refused.contains("chain.pem") && refused.contains("No such file"), "{refused}");
+    let (chain, key) = certificate("a.example");
+    write(dir.path(), "chain.pem", &chain);
+    write(dir.path(), "key.pem", &key);
+    assert!(store.server(&context, &config).is_err(), "nobody looked yet");
+    store.files.look();
+    let first = store.server(&context, &config).ok().unwrap();
+    let again = store.server(&context, &config).ok().unwrap();
+    assert!(Arc::ptr_eq(&first.with_alpn, &again.with_alpn), "unchanged files are not read again");
+    let (chain, key) = certificate("b.example");
+    write(dir.path(), "chain.pem", &chain);
+    store.files.look();
+    let halfway = store.server(&context, &config).ok().unwrap();
+    assert!(Arc::ptr_eq(&first.with_alpn, &halfway.with_alpn), "a chain without its key changes nothing");
+    write(dir.path(), "key.pem", &key);
+    store.files.look();
+    let second = store.server(&context, &config).ok().unwrap();
+    assert!(!Arc::ptr_eq(&first.with_alpn, &second.with_alpn));
+}
+
+#[test]
+fn what_is_wrong_is_named_without_what_is_in_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((chain, _), (_, other_key)) = (certificate("a.example"), certificate("b.example"));
+    write(dir.path(), "chain.pem", &chain);
+    write(dir.path(), "key.pem", &other_key);
+    let mismatch = TlsStore::default().server(&server(dir.path()), &Config::default()).err().unwrap();
+    assert!(mismatch.contains("does not belong"), "{mismatch}");
+    write(dir.path(), "key.pem", "not a key: hunter2");
+    let nonsense = TlsStore::default().server(&server(dir.path()), &Config::default()).err().unwrap();
+    assert!(nonsense.contains("key.pem") && !nonsense.contains("hunter2"), "{nonsense}");
+}
+
+#[test]
+fn roots_in_a_file_follow_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let validation = Validation { roots_file: Some(path(dir.path(), "roots.pem")), ..Validation::default() };
+    let common = TlsCommon { validation: Some(ValidationSource::Inline(Arc::new(validation))), ..TlsCommon::default() };
+    let context = Arc::new(UpstreamTls { common, ..UpstreamTls::default() });
+    let (store, config) = (TlsStore::default(), Config::default());
+    let before = store.files.epoch();
+    assert!(store.client(&context, &config).is_err());
+    write(dir.path(), "roots.pem", &certificate("ca.example").0);
+    store.files.look();
+    assert_ne!(store.files.epoch(), before);
+    let first = store.client(&context, &config).ok().unwrap().id;
+    write(dir.path(), "roots.pem", &certificate("ca2.example").0);
+    store.files.look();
+    assert_ne!(store.client(&context, &config).ok().unwrap().id, first);
+}
