@@ -27,9 +27,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway-core", &["federation-model", "controlplane-api"]),
     ("gateway-http1", &[]),
     ("gateway-http2", &[]),
+    ("gateway-http3", &[]),
     (
         "gateway-proxy",
-        &["federation-model", "federation-sync", "controlplane-api", "gateway-core", "gateway-http1", "gateway-http2"],
+        &["federation-model", "federation-sync", "controlplane-api", "gateway-core", "gateway-http1", "gateway-http2", "gateway-http3"],
     ),
     (
         "cli",
@@ -56,6 +57,7 @@ const PURE: &[&str] = &[
     "gateway/core",
     "gateway/http1",
     "gateway/http2",
+    "gateway/http3",
 ];
 
 /// What a pure crate must not say, outside its tests.
