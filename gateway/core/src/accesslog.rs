@@ -6,6 +6,7 @@
 //! buffer. Used by the I/O layer; `wire` compiles formats to refuse bad ones.
 
 mod json;
+mod judge;
 mod operator;
 mod record;
 mod sink;
@@ -14,6 +15,7 @@ mod template;
 mod tests;
 mod time;
 
+pub use judge::{Question, passes};
 pub use record::{Bytes, Record, Times, Upstream};
 
 use crate::config;
@@ -62,6 +64,14 @@ impl LineFormat {
     /// When an operator is not known or not closed; says so in lower case.
     pub fn text(text: &str) -> Result<Self, String> {
         Ok(Self(Kind::Text(Template::parse(text)?)))
+    }
+
+    /// Appends the body of an answer: the same without the escapes that keep lines apart.
+    pub fn render_body(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        match &self.0 {
+            Kind::Text(template) => template.render(record, "-", sink::Escape::Raw, out),
+            Kind::Json(json) => json.render(record, out),
+        }
     }
 
     /// Appends the line of one request.

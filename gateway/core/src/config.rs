@@ -14,6 +14,7 @@ mod header;
 mod http;
 mod listener;
 mod load;
+mod local_reply;
 mod log;
 mod map;
 mod matcher;
@@ -35,14 +36,15 @@ pub use filter::{
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};
 pub use http::{
     Codec, EscapedSlashes, Hcm, Http1Settings, Http2Settings, Http3Settings, InternalAddresses, Limits, PathSettings,
-    PortStripping, RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade, Xfcc,
-    XfccDetails,
+    PortStripping, RequestId, RouteSource, Sampling, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade,
+    Xfcc, XfccDetails,
 };
 pub use listener::{
     Address, Cidr, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, NetworkFilter,
     ProxyProtocolSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, TcpWeight, Terminal,
 };
 pub use load::{ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, Priority};
+pub use local_reply::{LocalReply, ReplyFormat, ReplyMapper};
 pub use log::{AccessLog, ComparisonOp, LogFilter, LogFormat, LogSink};
 pub use map::Map;
 pub use matcher::{

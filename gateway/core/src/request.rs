@@ -6,8 +6,11 @@
 
 pub mod path;
 
+pub use trace::is_traced;
+
 mod clean;
 mod client;
+mod trace;
 mod xfcc;
 
 #[cfg(test)]
@@ -185,15 +188,19 @@ fn user_agent(hcm: &Hcm, node: &Node, head: &mut Head) {
 }
 
 fn request_id(hcm: &Hcm, caller: Caller, head: &mut Head, random: &mut Random) {
-    if !hcm.request_id.generate {
-        return;
-    }
-    let keep = head.headers.contains_key(names::X_REQUEST_ID) && (!caller.edge || hcm.request_id.preserve_external);
-    if !keep {
+    let settings = &hcm.request_id;
+    let there = head.headers.get(names::X_REQUEST_ID).is_some_and(|id| !id.is_empty());
+    if settings.generate && (!there || (caller.edge && !settings.preserve_external)) {
         let id = uuid(random.draw(), random.draw());
         if let Ok(value) = HeaderValue::from_bytes(&id) {
             head.headers.insert(names::X_REQUEST_ID, value);
         }
+    } else if there && caller.edge && settings.pack_trace_reason {
+        // A client from outside may not decide about tracing by the id that it made.
+        trace::write(&mut head.headers, trace::Reason::None);
+    }
+    if let Some(sampling) = hcm.tracing {
+        trace::sample(sampling, settings, &mut head.headers, random);
     }
 }
 

@@ -66,7 +66,13 @@ pub(crate) fn hcm() -> Hcm {
         },
         limits: Limits { headers_kb: 60, headers: 100, requests_per_connection: 0, underscores: Underscores::Allow },
         upgrades: Box::default(),
-        request_id: RequestId { generate: true, preserve_external: false, in_response: false, pack_trace_reason: true },
+        request_id: RequestId {
+            generate: true,
+            preserve_external: false,
+            in_response: false,
+            pack_trace_reason: true,
+            samples: true,
+        },
         add_user_agent: false,
         proxy_100_continue: false,
         stream_error_on_invalid: false,
@@ -92,6 +98,8 @@ pub(crate) fn hcm() -> Hcm {
         },
         http3: None,
         mesh_stats: false,
+        local_reply: None,
+        tracing: None,
     }
 }
 

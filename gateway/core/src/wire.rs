@@ -16,6 +16,7 @@ mod http;
 mod lb;
 mod listener;
 mod load;
+mod local_reply;
 mod log;
 mod matcher;
 mod network;
@@ -24,6 +25,7 @@ mod refusal;
 mod retry;
 mod route;
 mod tls;
+mod tracing;
 mod types;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(super) enum Escape {
     Text,
     /// The inside of a JSON string; what is not UTF-8 becomes U+FFFD.
     Json,
+    /// None: for bodies, which are no lines.
+    Raw,
 }
 
 /// Takes the bytes of one value.
@@ -26,6 +28,7 @@ impl Sink<'_> {
         match self.escape {
             Escape::Text => escape_text(taken, self.out),
             Escape::Json => escape_json(taken, self.out),
+            Escape::Raw => self.out.extend_from_slice(taken),
         }
     }
 }

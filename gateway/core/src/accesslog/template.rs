@@ -66,7 +66,7 @@ impl Template {
             match piece {
                 // A literal is what the operator of the gateway wrote, line ends included; in JSON it is inside a string.
                 Piece::Literal(text) => match escape {
-                    Escape::Text => out.extend_from_slice(text.as_bytes()),
+                    Escape::Text | Escape::Raw => out.extend_from_slice(text.as_bytes()),
                     Escape::Json => Sink { out, escape, left: usize::MAX }.push(text.as_bytes()),
                 },
                 Piece::Operator(operator, bound) => {

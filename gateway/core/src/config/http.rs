@@ -2,7 +2,7 @@
 //!
 //! Owns the types. Used by `request`, `decide` and the I/O layer's codecs.
 
-use super::{AccessLog, Cidr, HttpFilter, RouteTable};
+use super::{AccessLog, Cidr, HttpFilter, LocalReply, RouteTable};
 use http::HeaderValue;
 use std::{sync::Arc, time::Duration};
 
@@ -71,6 +71,10 @@ pub struct Hcm {
     pub http3: Option<Http3Settings>,
     /// Mesh metrics (`istio.stats`) are kept.
     pub mesh_stats: bool,
+    /// Changes of answers that are made here; `None`: none.
+    pub local_reply: Option<Arc<LocalReply>>,
+    /// Which requests are traced, as far as `x-request-id` says so; `None`: tracing is not configured.
+    pub tracing: Option<Sampling>,
 }
 
 /// Which version of HTTP is read.
@@ -260,6 +264,19 @@ pub struct RequestId {
     pub in_response: bool,
     /// The trace decision is written into the id (UUIDs only).
     pub pack_trace_reason: bool,
+    /// The id's number decides about sampling, so that all proxies on the way decide alike.
+    pub samples: bool,
+}
+
+/// Which requests are traced, in hundredths of a percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sampling {
+    /// Of those whose client asks by `x-client-trace-id`.
+    pub client: u32,
+    /// Of those that nobody asks for.
+    pub random: u32,
+    /// Of those that would be traced.
+    pub overall: u32,
 }
 
 /// HTTP/1 details.

@@ -52,9 +52,8 @@ pub fn finish_response(hcm: &Hcm, head: Option<&Head>, upgraded: bool, headers: 
     for name in [h::TRANSFER_ENCODING, names::KEEP_ALIVE, names::PROXY_CONNECTION] {
         headers.remove(name);
     }
-    if hcm.request_id.in_response
-        && let Some(id) = head.and_then(|head| head.headers.get(names::X_REQUEST_ID))
-    {
+    let asked = |head: &&Head| hcm.request_id.in_response || head.headers.contains_key(names::X_ENVOY_FORCE_TRACE);
+    if let Some(id) = head.filter(asked).and_then(|head| head.headers.get(names::X_REQUEST_ID)) {
         headers.insert(names::X_REQUEST_ID, id.clone());
     }
     if let Some(via) = &hcm.via {

@@ -79,7 +79,7 @@ fn one(
 /// The value of a made cookie: from the connection's addresses, so that it stays the same on one connection.
 fn fresh_cookie(conn: &ConnInfo) -> String {
     let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
-    format!("{:x}", xxh64(format!("{}{}", text(conn.remote), text(conn.local)).as_bytes(), 0))
+    format!("{:016x}", xxh64(format!("{}{}", text(conn.remote), text(conn.local)).as_bytes(), 0))
 }
 
 fn set_cookie(

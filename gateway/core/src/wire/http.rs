@@ -3,7 +3,7 @@
 use super::{
     Refusal, address,
     any::{At, Decoded, bool_or, duration, header_value, opt_duration, refuse, timeout, type_name, u32_or, unpack},
-    filter, log, protocol, route,
+    filter, local_reply, log, protocol, route, tracing,
 };
 use crate::config::{
     Codec, EscapedSlashes, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping, RequestId,
@@ -92,14 +92,14 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
         route_specifier,
         strip_port_mode,
     } = message;
-    refuse!(tracing, stream_flush_timeout, drain_timeout_jitter, original_ip_detection_extensions, proxy_status_config);
+    refuse!(stream_flush_timeout, drain_timeout_jitter, original_ip_detection_extensions, proxy_status_config);
     refuse!(
         early_header_mutation_extensions,
         forward_client_cert_matcher,
         path_normalization_options,
         forward_proto_config
     );
-    refuse!(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, typed_header_validation_config, local_reply_config);
+    refuse!(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, typed_header_validation_config);
     refuse!(access_log_flush_interval, flush_access_log_on_new_request, access_log_options);
     // A connection that has lived its time is always drained safely; PROXY protocol state goes nowhere from here.
     let _ = (http1_safe_max_connection_duration, add_proxy_protocol_connection_state);
@@ -118,7 +118,10 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
         _ => PortStripping::Keep,
     };
     let upgrades = upgrade_configs.into_iter().enumerate().map(|(at, u)| upgrade(u).nth("upgrade_configs", at));
+    let ids = request_ids(request_id_extension).at("request_id_extension")?;
     Ok(Hcm {
+        local_reply: local_reply_config.map(local_reply::config).transpose().at("local_reply_config")?.map(Arc::new),
+        tracing: tracing.map(tracing::sampling).transpose().at("tracing")?,
         stat_prefix: stat_prefix.into(),
         codec,
         routes: routes(route_specifier)?,
@@ -166,7 +169,8 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
             generate: bool_or(generate_request_id, true),
             preserve_external: preserve_external_request_id,
             in_response: always_set_request_id_in_response,
-            pack_trace_reason: request_ids(request_id_extension).at("request_id_extension")?,
+            pack_trace_reason: ids.0,
+            samples: ids.1,
         },
         add_user_agent: bool_or(add_user_agent, false),
         proxy_100_continue,
@@ -300,14 +304,12 @@ fn upgrade(message: h::UpgradeConfig) -> Decoded<Upgrade> {
     Ok(Upgrade { kind: upgrade_type.into(), enabled: bool_or(enabled, true) })
 }
 
-/// Whether the reason for tracing is packed into ids.
-fn request_ids(extension: Option<pb::RequestIdExtension>) -> Decoded<bool> {
-    let Some(config) = extension.and_then(|extension| extension.typed_config) else { return Ok(true) };
+/// Whether the reason for tracing is packed into ids, and whether ids decide about sampling.
+fn request_ids(extension: Option<pb::RequestIdExtension>) -> Decoded<(bool, bool)> {
+    let Some(config) = extension.and_then(|extension| extension.typed_config) else { return Ok((true, true)) };
     if type_name(&config) != UuidRequestIdConfig::full_name() {
         return Err(Refusal::unsupported(type_name(&config)));
     }
     let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling } = unpack(&config)?;
-    // Nothing is sampled by ids here.
-    let _ = use_request_id_for_trace_sampling;
-    Ok(bool_or(pack_trace_reason, true))
+    Ok((bool_or(pack_trace_reason, true), bool_or(use_request_id_for_trace_sampling, true)))
 }

@@ -85,7 +85,7 @@ fn json(object: &Struct, omit_empty: bool) -> Result<LogFormat, String> {
     Ok(LogFormat::Json { object: structure(object, 0)?, omit_empty })
 }
 
-fn substitution(message: SubstitutionFormatString) -> Decoded<LogFormat> {
+pub(super) fn substitution(message: SubstitutionFormatString) -> Decoded<LogFormat> {
     let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options, format } = message;
     let _ = content_type;
     // Our JSON has its keys sorted anyway.

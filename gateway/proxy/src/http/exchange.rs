@@ -4,7 +4,7 @@
 
 use super::{
     body::SharedSource,
-    logs::{self, Compiled, Question},
+    logs::{self, Compiled},
 };
 use crate::{
     listen::Handle,
@@ -24,13 +24,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 use tombolo_gateway_core::{
-    accesslog::{Bytes, Record, Times, Upstream},
+    accesslog::{Bytes, Question, Record, Times, Upstream},
     config::{FilterChain, Hcm, Listener},
     decision::Matched,
     failure::{Flag, Flags},
     format::Facts,
     head::{ConnInfo, Head},
-    request::Caller,
+    request::{Caller, is_traced},
 };
 
 /// A client's connection, as its requests see it.
@@ -126,6 +126,8 @@ pub(crate) struct Known {
     pub(crate) source: Option<SharedSource>,
     /// Moments.
     pub(crate) times: Times,
+    /// It is a health check.
+    pub(crate) health_check: bool,
 }
 
 impl Exchange {
@@ -198,6 +200,24 @@ impl Exchange {
 
     fn log(&self, known: &Known, received: u64, end: u64) {
         let downstream = &self.downstream;
+        let record = self.record(known, received);
+        logs::write(&downstream.logs, &downstream.worker.lines, &record, self.question(known, end));
+    }
+
+    /// What log filters ask beside the record.
+    pub(crate) fn question(&self, known: &Known, end: u64) -> Question {
+        Question {
+            millis: end / 1000,
+            grpc: known.grpc_status,
+            random: self.downstream.worker.draw(),
+            health_check: known.health_check,
+            traced: known.head.as_ref().is_some_and(is_traced),
+        }
+    }
+
+    /// All that is known, as log lines and formats read it.
+    pub(crate) fn record<'a>(&'a self, known: &'a Known, received: u64) -> Record<'a> {
+        let downstream = &self.downstream;
         let upstream = known.endpoint.as_ref().and_then(|e| e.address());
         let facts = Facts {
             head: known.head.as_ref(),
@@ -215,7 +235,7 @@ impl Exchange {
             local_reply: "",
         };
         let conn = known.conn.as_deref();
-        let record = Record {
+        Record {
             facts,
             start: self
                 .wall
@@ -235,9 +255,7 @@ impl Exchange {
             connection_id: Some(downstream.handle.id),
             filter_chain: &downstream.chain.name,
             ..Record::default()
-        };
-        let question = Question { millis: end / 1000, grpc: known.grpc_status, random: downstream.worker.draw() };
-        logs::write(&downstream.logs, &downstream.worker.lines, &record, question);
+        }
     }
 }
 

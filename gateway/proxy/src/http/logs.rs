@@ -6,10 +6,8 @@ use crate::telemetry::sink::Lines;
 use ahash::AHashMap;
 use std::{any::Any, cell::RefCell, rc::Rc, sync::Arc};
 use tombolo_gateway_core::{
-    accesslog::{LineFormat, Record},
-    config::{AccessLog, ComparisonOp, LogFilter, LogSink},
-    failure::{Flag, Flags},
-    route::header_matches,
+    accesslog::{LineFormat, Question, Record, passes},
+    config::{AccessLog, LogFilter, LogSink},
 };
 
 /// The logs of one place (a connection manager, a TCP proxy).
@@ -23,17 +21,6 @@ type Place = (Arc<dyn Any + Send + Sync>, Compiled);
 pub(crate) struct Logs {
     /// By the address of what holds them, which is kept so that the address cannot come to mean something else.
     places: RefCell<AHashMap<usize, Place>>,
-}
-
-/// What a filter asks that is not in the record.
-#[derive(Clone, Copy)]
-pub(crate) struct Question {
-    /// Milliseconds from begin to end.
-    pub(crate) millis: u64,
-    /// gRPC status of the response.
-    pub(crate) grpc: Option<u16>,
-    /// A random number.
-    pub(crate) random: u64,
 }
 
 impl Logs {
@@ -58,7 +45,7 @@ impl Logs {
 
     /// Writes the record of something that is not HTTP.
     pub(crate) fn write(logs: &Compiled, lines: &Rc<Lines>, record: &Record<'_>, millis: u64, random: u64) {
-        write(logs, lines, record, Question { millis, grpc: None, random });
+        write(logs, lines, record, Question { millis, random, ..Question::default() });
     }
 
     /// Forgets places that are gone.
@@ -75,37 +62,5 @@ pub(crate) fn write(logs: &Compiled, lines: &Rc<Lines>, record: &Record<'_>, que
         if filter.as_ref().is_none_or(|filter| passes(filter, record, question)) {
             lines.line(sink, |out| format.render(record, out));
         }
-    }
-}
-
-fn passes(filter: &LogFilter, record: &Record<'_>, question: Question) -> bool {
-    match filter {
-        LogFilter::Status(op, bound) => compare(*op, u64::from(record.facts.status.unwrap_or(0)), u64::from(*bound)),
-        LogFilter::Duration(op, bound) => compare(*op, question.millis, u64::from(*bound)),
-        // There is no health check filter: no request is one. Nothing is traced yet.
-        LogFilter::NotHealthCheck => true,
-        LogFilter::Traceable => false,
-        LogFilter::Share(share) => share.hit(question.random),
-        LogFilter::Header(matcher) => record.facts.head.is_some_and(|head| header_matches(matcher, head)),
-        LogFilter::Flags(names) => flagged(names, record.facts.flags),
-        LogFilter::GrpcStatus(codes, inverted) => question.grpc.is_some_and(|code| codes.contains(&code)) != *inverted,
-        LogFilter::And(all) => all.iter().all(|f| passes(f, record, question)),
-        LogFilter::Or(any) => any.iter().any(|f| passes(f, record, question)),
-    }
-}
-
-fn flagged(names: &[Arc<str>], flags: Flags) -> bool {
-    if names.is_empty() {
-        return !flags.is_empty();
-    }
-    names.iter().filter_map(|name| Flag::parse(name)).any(|flag| flags.contains(flag))
-}
-
-fn compare(op: ComparisonOp, value: u64, bound: u64) -> bool {
-    match op {
-        ComparisonOp::Equal => value == bound,
-        ComparisonOp::NotEqual => value != bound,
-        ComparisonOp::AtLeast => value >= bound,
-        ComparisonOp::AtMost => value <= bound,
     }
 }

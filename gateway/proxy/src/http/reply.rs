@@ -5,44 +5,30 @@
 use super::{exchange::Exchange, response::Outgoing};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use std::{borrow::Cow, fmt::Write as _, rc::Rc, sync::atomic::Ordering};
+use std::{borrow::Cow, rc::Rc, sync::atomic::Ordering};
 use tombolo_gateway_core::{
     decision::{Cause, Reply},
     failure::{Failure, Side, grpc_from_http},
     format::Facts,
-    forward::finish_response,
+    forward::{Answer, finish_response, in_grpc, rewrite},
     head::Head,
     header::change_response,
 };
 
 /// The response for a reply; the exchange ends with it.
 pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
-    let Reply { mut status, mut headers, mut body, grpc_status, cause, flags, matched, delay: _ } = reply;
+    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _ } = reply;
+    let hcm = &exchange.downstream.hcm;
     let mut known = exchange.facts.borrow_mut();
     let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && cause != Cause::Preflight;
     let is_head = known.head.as_ref().is_some_and(|h| h.method == http::Method::HEAD);
-    if is_grpc {
-        let code = grpc_status.unwrap_or_else(|| match &cause {
-            Cause::Failure(failure) => u32::from(failure.grpc_status()),
-            _ => u32::from(grpc_from_http(status.as_u16())),
-        });
-        known.grpc_status = u16::try_from(code).ok();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(code));
-        if !body.is_empty()
-            && let Ok(message) = HeaderValue::try_from(percent_encoded(&body))
-        {
-            headers.insert("grpc-message", message);
-        }
-        status = StatusCode::OK;
-        body = Bytes::new();
-    }
     known.flags.extend(flags);
     known.status = status.as_u16();
     known.details = Cow::Owned(cause.details());
     if matched.is_some() {
         known.matched = matched;
     }
+    let mut answer = Answer { status, headers, body };
     if let Some(matched) = &known.matched {
         let facts = Facts {
             head: known.head.as_ref(),
@@ -50,11 +36,27 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
             flags: known.flags,
             ..Facts::default()
         };
-        change_response(matched, None, &facts, &mut headers);
+        change_response(matched, None, &facts, &mut answer.headers);
     }
-    finish_response(&exchange.downstream.hcm, known.head.as_ref(), false, &mut headers);
+    if let Some(config) = &hcm.local_reply {
+        let received = known.source.as_ref().map_or(0, |s| s.borrow().bytes());
+        rewrite(config, &exchange.record(&known, received), exchange.question(&known, exchange.micros()), &mut answer);
+    }
+    if is_grpc {
+        let code = grpc_status.unwrap_or_else(|| match &cause {
+            Cause::Failure(failure) if answer.status == status => u32::from(failure.grpc_status()),
+            _ => u32::from(grpc_from_http(answer.status.as_u16())),
+        });
+        in_grpc(code, &mut answer);
+        known.grpc_status = u16::try_from(code).ok();
+    }
+    let Answer { status, mut headers, mut body } = answer;
+    known.status = status.as_u16();
+    finish_response(hcm, known.head.as_ref(), false, &mut headers);
     if status == StatusCode::NO_CONTENT {
+        // It may not have a body, whatever there is to say.
         headers.remove(header::CONTENT_TYPE);
+        body = Bytes::new();
     }
     // A client that broke the rules, or whose body nobody will read, is not listened to any more.
     let refused =
@@ -97,17 +99,4 @@ pub(crate) fn failure(exchange: &Rc<Exchange>, failure: Failure, attempts: u32) 
     made.body = body.into();
     made.matched = exchange.facts.borrow().matched.clone();
     reply(exchange, made)
-}
-
-/// As gRPC's HTTP/2 mapping writes messages.
-fn percent_encoded(text: &[u8]) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text {
-        if (0x20..0x7f).contains(byte) && *byte != b'%' {
-            out.push(char::from(*byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
