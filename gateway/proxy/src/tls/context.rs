@@ -295,6 +295,8 @@ fn build_server(context: &DownstreamTls, secrets: &Secrets, reader: &mut Reader<
     };
     let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&own)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Clients put the longest key first whatever it costs; the provider's order knows better.
+    config.ignore_client_order = true;
     if context.disable_tickets {
         config.send_tls13_tickets = 0;
     } else {
