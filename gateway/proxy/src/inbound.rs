@@ -12,7 +12,7 @@ use crate::{
         stream::{Replay, Stream},
     },
     tcp,
-    tls::{explain, peer},
+    tls::{context::ServerContext, explain, peer},
     worker::Worker,
 };
 use bytes::BytesMut;
@@ -310,13 +310,14 @@ async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
             return;
         }
     };
+    let context = start.context.clone();
     let stream = tokio::select! {
         done = timeout(limit, start.into_accept(fresh.tcp)) => done,
         () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
     };
     match stream {
         Ok(Ok(stream)) => {
-            inbound.info.tls = Some(peer::info(stream.get_ref().1, &inbound.chain));
+            inbound.info.tls = Some(peer::info(stream.get_ref().1, &inbound.chain, &context));
             finish(inbound, Stream::TlsServer(Box::new(stream))).await;
         }
         Ok(Err(error)) => {
@@ -331,6 +332,7 @@ async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
 struct Begun {
     hello: Box<Hello>,
     config: Arc<rustls::ServerConfig>,
+    context: ServerContext,
 }
 
 impl Begun {
@@ -357,8 +359,8 @@ async fn handshake(inbound: &mut Inbound, fresh: &mut Fresh, learned: &mut Learn
         return None;
     }
     let shares = hello.alpn.iter().any(|offered| built.with_alpn.alpn_protocols.contains(offered));
-    let config = if shares { built.with_alpn } else { built.without_alpn };
-    Some(Begun { hello, config })
+    let config = if shares { built.with_alpn.clone() } else { built.without_alpn.clone() };
+    Some(Begun { hello, config, context: built })
 }
 
 /// Hands the connection to what ends its chain.

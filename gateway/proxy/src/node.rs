@@ -2,6 +2,7 @@
 //!
 //! Owns the metadata file's contents. Never decides anything from them.
 
+use crate::telemetry::metadata::Announcement;
 use prost::Message as _;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tombolo_controlplane_api::{
@@ -19,6 +20,8 @@ pub(crate) struct Identity {
     pub(crate) message: Node,
     /// What telemetry says of this proxy's own workload.
     pub(crate) workload: Arc<WorkloadFacts>,
+    /// The same as other proxies are told.
+    pub(crate) announcement: Arc<Announcement>,
 }
 
 /// Istio's labels of one side of a call.
@@ -72,16 +75,18 @@ impl Identity {
     #[must_use]
     pub(crate) fn new(id: &str, cluster: &str, metadata: &serde_json::Map<String, serde_json::Value>) -> Self {
         let workload = Arc::new(facts(id, metadata));
+        let metadata_struct = to_struct(metadata);
+        let announcement = Arc::new(Announcement::new(id, &metadata_struct, &workload));
         let message = Node {
             id: id.to_owned(),
             cluster: cluster.to_owned(),
-            metadata: Some(to_struct(metadata)),
+            metadata: Some(metadata_struct),
             locality: locality(metadata),
             user_agent_name: "tombolo-gateway".to_owned(),
             user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned())),
             ..Node::default()
         };
-        Self { message, workload }
+        Self { message, workload, announcement }
     }
 
     /// The node as the bytes that `--state` compares: another node's configuration must not be served.

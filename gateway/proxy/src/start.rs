@@ -78,6 +78,7 @@ async fn control(args: &Args) -> anyhow::Result<()> {
         drain: drain.clone(),
         node: Arc::new(told_node(args)?),
         facts: identity.workload.clone(),
+        announcement: identity.announcement.clone(),
         source: args.source_address,
     };
     let tables: Vec<_> = (0..workers).map(|_| Arc::default()).collect();

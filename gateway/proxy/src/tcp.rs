@@ -9,7 +9,7 @@ use crate::{
     inbound::Inbound,
     listen::Limits,
     net::stream::Stream,
-    telemetry::labels::TcpFinished,
+    telemetry::{ends::OtherEnd, labels::TcpFinished},
     upstream::{
         cluster::{Cluster, Endpoint, Wish},
         connect,
@@ -39,6 +39,7 @@ struct Story {
     wall: SystemTime,
     cluster: Option<Rc<Cluster>>,
     endpoint: Option<Rc<Endpoint>>,
+    end: Option<OtherEnd>,
     flags: Flags,
     trouble: Option<String>,
     attempts: u32,
@@ -57,6 +58,7 @@ pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream
         wall: SystemTime::now(),
         cluster: None,
         endpoint: None,
+        end: None,
         flags: Flags::NONE,
         trouble: None,
         attempts: 0,
@@ -72,6 +74,7 @@ pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream
                     &TcpFinished {
                         cluster: story.cluster.as_deref(),
                         endpoint: story.endpoint.as_deref(),
+                        end: story.end.as_ref(),
                         flags: story.flags,
                     },
                 )
@@ -143,7 +146,10 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
             }
         }
         match outcome {
-            Ok(stream) => return Ok((stream, permit)),
+            Ok(stream) => {
+                story.end = OtherEnd::of_server(&target, &stream);
+                return Ok((stream, permit));
+            }
             Err(failure) => {
                 worker.setup.own.upstream_failures.add(1);
                 last = failure;

@@ -2,7 +2,9 @@
 //!
 //! Never fails a request and never waits for whoever reads.
 
+pub(crate) mod ends;
 pub(crate) mod labels;
+pub(crate) mod metadata;
 pub(crate) mod proc;
 pub(crate) mod series;
 pub(crate) mod sink;

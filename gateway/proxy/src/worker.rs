@@ -65,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) node: Arc<Node>,
     /// What telemetry says of the workload beside it.
     pub(crate) facts: Arc<crate::node::WorkloadFacts>,
+    /// What other proxies are told of it.
+    pub(crate) announcement: Arc<crate::telemetry::metadata::Announcement>,
     /// Local address of upstream connections.
     pub(crate) source: Option<IpAddr>,
 }
@@ -189,7 +191,7 @@ impl Worker {
         Self {
             around: Surroundings { tls: setup.tls.clone(), source: setup.source, watch },
             lines: Lines::new(setup.feed.clone()),
-            labels: Labels::new(tables, setup.facts.clone()),
+            labels: Labels::new(tables, setup.facts.clone(), &setup.announcement),
             resolver: Resolver::new(),
             logs: Logs::default(),
             faults: Rc::default(),

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     listen::Handle,
-    telemetry::labels::{Finished, Side},
+    telemetry::{
+        ends::OtherEnd,
+        labels::{Finished, Role, Side, Told},
+    },
     upstream::{
         cluster::{Cluster, Endpoint},
         pool::Conn,
@@ -124,6 +127,8 @@ pub(crate) struct Known {
     pub(crate) trouble: Option<Box<str>>,
     /// The request's body.
     pub(crate) source: Option<SharedSource>,
+    /// What client and server told of themselves.
+    pub(crate) told: Told,
     /// Moments.
     pub(crate) times: Times,
     /// It is a health check.
@@ -161,6 +166,35 @@ impl Exchange {
         self.finish();
     }
 
+    /// Takes out of a message what its sender told of itself: the client's words out of a request, the server's out of a
+    /// response.
+    pub(crate) fn hear(&self, role: Role, headers: &mut HeaderMap) {
+        if !self.downstream.hcm.mesh_stats {
+            return;
+        }
+        let labels = &self.downstream.worker.labels;
+        let mut known = self.facts.borrow_mut();
+        match role {
+            Role::Source => known.told.source = labels.hear(role, self.downstream.side.end.as_ref(), headers),
+            Role::Destination => {
+                let conn = known.conn.clone();
+                known.told.destination = labels.hear(role, conn.as_ref().and_then(|c| c.end.as_ref()), headers);
+            }
+        }
+    }
+
+    /// The client, when it is one of the mesh and told of itself.
+    pub(crate) fn client_that_told(&self) -> Option<&OtherEnd> {
+        self.downstream.side.end.as_ref().filter(|_| self.facts.borrow().told.source.is_some())
+    }
+
+    /// Tells a server of the mesh who asks, or a client of the mesh who answers; nobody else.
+    pub(crate) fn tell(&self, to: Option<&OtherEnd>, headers: &mut HeaderMap) {
+        if self.downstream.hcm.mesh_stats && to.is_some() {
+            self.downstream.worker.labels.tell(headers);
+        }
+    }
+
     /// Bytes of the response's body went out.
     pub(crate) fn add_sent(&self, bytes: usize) {
         self.sent.set(self.sent.get() + bytes as u64);
@@ -183,6 +217,8 @@ impl Exchange {
             let finished = Finished {
                 cluster: known.cluster.as_deref(),
                 endpoint: known.endpoint.as_deref(),
+                end: known.conn.as_ref().and_then(|c| c.end.as_ref()),
+                told: known.told,
                 status: known.status,
                 grpc: known.grpc_status,
                 is_grpc: known.head.as_ref().is_some_and(Head::is_grpc),

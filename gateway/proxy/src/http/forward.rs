@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     codec::{Incoming, Original, Upgrade},
+    telemetry::labels::Role,
     upstream::keeper::Live,
 };
 use http::{Response, StatusCode};
@@ -128,6 +129,7 @@ fn respond(
     let upstream_side = switching.then(|| lease.upgrade(&mut response));
     let (mut parts, incoming) = response.into_parts();
     let status = parts.status.as_u16();
+    exchange.hear(Role::Destination, &mut parts.headers);
     let micros = exchange.micros();
     let request_end = {
         let mut known = exchange.facts.borrow_mut();
@@ -149,6 +151,8 @@ fn respond(
     let millis = micros.saturating_sub(request_end) / 1000;
     upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
     finish_response(&downstream.hcm, Some(&head), switching, &mut parts.headers);
+    // Only who told of itself wants to know, as in Istio.
+    exchange.tell(exchange.client_that_told(), &mut parts.headers);
     if forward.upgrade.is_some() {
         parts.headers.remove("x-envoy-upstream-service-time");
         if !switching && !downstream.http2 {

@@ -8,7 +8,7 @@ use super::{
     reply,
     response::Outgoing,
 };
-use crate::codec::Arrived;
+use crate::{codec::Arrived, telemetry::labels::Role};
 use http::Response;
 use std::rc::Rc;
 use tombolo_gateway_core::{
@@ -68,6 +68,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
     let exchange = Exchange::begin(&downstream);
     let Arrived { mut head, original, body, upgrade } = arrived;
     exchange.unread.set(!http_body::Body::is_end_stream(&body));
+    exchange.hear(Role::Source, &mut head.headers);
     if downstream.http2 && head.headers.len() > usize::try_from(downstream.hcm.limits.headers).unwrap_or(usize::MAX) {
         exchange.facts.borrow_mut().head = Some(head);
         exchange.abandon(Flag::DownstreamProtocolError, "http2.too_many_headers");

@@ -332,6 +332,7 @@ async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<C
         opened.set(true);
         let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
         let mut headers = head.headers.clone();
+        ask.exchange.tell(lease.conn.end.as_ref(), &mut headers);
         if form == Form::Http1 {
             convert::complete_http1(&head, tunnel, ask.source.is_some(), &mut headers);
         }

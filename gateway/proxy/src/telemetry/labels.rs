@@ -1,14 +1,19 @@
 //! Istio's standard labels, worked out once per pair of sides and then only counted.
 //!
-//! Owns the map from what distinguishes series (a few integers) to their handles. The hot path allocates nothing: labels
-//! are rendered when a combination is first seen.
+//! Owns the map from what distinguishes series (a few integers) to their handles, and the rule whom to believe about
+//! itself. The hot path allocates nothing: labels are rendered when a combination is first seen.
 
-use super::series::{RequestSeries, Tables, TcpSeries, label};
+use super::{
+    ends::OtherEnd,
+    metadata::{self, Announcement},
+    series::{RequestSeries, Tables, TcpSeries, label},
+};
 use crate::{
     node::WorkloadFacts,
     upstream::cluster::{Cluster, Endpoint},
 };
 use ahash::AHashMap;
+use http::HeaderMap;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tombolo_gateway_core::{
     config::{Direction, Value},
@@ -19,15 +24,40 @@ use tombolo_gateway_core::{
 const UNKNOWN: &str = "unknown";
 /// Combinations that are remembered; beyond, each request looks its series up by text.
 const MOST: usize = 8192;
+/// Texts that the words of others may take up. What they say of themselves must not crowd out what is known.
+const MOST_TOLD: usize = MOST / 2;
+/// Numbers of what stands for everything that has no number of its own.
+const NO_SOURCE: u32 = 0;
+const NO_DESTINATION: u32 = 1;
+const NO_SERVICE: u32 = 2;
+const NO_PRINCIPAL: u32 = 3;
 
 /// The client's side of a connection, as metrics see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Side {
     /// Whoever calls us is the source, and we report as its destination.
     inbound: bool,
-    /// Number of the client's labels.
+    /// Number of the client's labels, as far as they are certain.
     id: u32,
+    /// The client, when it proved to be one of the mesh.
+    pub(crate) end: Option<OtherEnd>,
     mutual_tls: bool,
+}
+
+/// Numbers of what is known of a destination by configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Destination {
+    workload: u32,
+    service: u32,
+}
+
+/// What both ends of a request told of themselves, by the numbers of their labels.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    /// The client.
+    pub(crate) source: Option<u32>,
+    /// The server.
+    pub(crate) destination: Option<u32>,
 }
 
 /// What is known of a finished request.
@@ -36,6 +66,10 @@ pub(crate) struct Finished<'a> {
     pub(crate) cluster: Option<&'a Cluster>,
     /// Its endpoint.
     pub(crate) endpoint: Option<&'a Endpoint>,
+    /// The server's end of the connection to it.
+    pub(crate) end: Option<&'a OtherEnd>,
+    /// What the ends told.
+    pub(crate) told: Told,
     /// HTTP status.
     pub(crate) status: u16,
     /// gRPC status.
@@ -58,27 +92,57 @@ pub(crate) struct TcpFinished<'a> {
     pub(crate) cluster: Option<&'a Cluster>,
     /// Its endpoint.
     pub(crate) endpoint: Option<&'a Endpoint>,
+    /// The server's end of the connection to it.
+    pub(crate) end: Option<&'a OtherEnd>,
     /// Response flags.
     pub(crate) flags: Flags,
 }
 
+/// Who talks to whom, by numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+struct Pair {
     inbound: bool,
     mutual_tls: bool,
-    is_grpc: bool,
     source: u32,
     destination: u32,
+    service: u32,
+    source_principal: u32,
+    destination_principal: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    pair: Pair,
+    is_grpc: bool,
     status: u16,
     grpc: Option<u16>,
     flags: Flags,
+}
+
+/// Which role a workload has in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It called.
+    Source,
+    /// It was called.
+    Destination,
+}
+
+impl Role {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
 }
 
 /// The labels of one worker.
 pub(crate) struct Labels {
     tables: Arc<Tables>,
     own: Arc<WorkloadFacts>,
-    /// Rendered labels of sources and destinations, by number.
+    announcement: Announcement,
+    /// Rendered labels and names, by number.
     texts: RefCell<Vec<Rc<str>>>,
     numbers: RefCell<AHashMap<Rc<str>, u32>>,
     requests: RefCell<AHashMap<Key, Arc<RequestSeries>>>,
@@ -86,21 +150,34 @@ pub(crate) struct Labels {
 
 impl Labels {
     /// For one worker's tables.
-    pub(crate) fn new(tables: Arc<Tables>, own: Arc<WorkloadFacts>) -> Self {
-        Self { tables, own, texts: RefCell::default(), numbers: RefCell::default(), requests: RefCell::default() }
+    pub(crate) fn new(tables: Arc<Tables>, own: Arc<WorkloadFacts>, announcement: &Announcement) -> Self {
+        let labels = Self {
+            tables,
+            own,
+            announcement: announcement.apart(),
+            texts: RefCell::default(),
+            numbers: RefCell::default(),
+            requests: RefCell::default(),
+        };
+        // In the order of their numbers.
+        let nobody = WorkloadFacts::default();
+        labels.number(&side_labels(Role::Source, &nobody), NO_SOURCE);
+        labels.number(&side_labels(Role::Destination, &nobody), NO_DESTINATION);
+        labels.number(&service_labels(None), NO_SERVICE);
+        labels.number(UNKNOWN, NO_PRINCIPAL);
+        labels
     }
 
-    fn number(&self, text: &str) -> u32 {
+    fn number(&self, text: &str, otherwise: u32) -> u32 {
         if let Some(number) = self.numbers.borrow().get(text) {
             return *number;
         }
         let mut texts = self.texts.borrow_mut();
         if texts.len() >= MOST {
-            // The first one is as good as any: the series behind it is bounded as well.
-            return 0;
+            return otherwise;
         }
         let shared: Rc<str> = Rc::from(text);
-        let number = u32::try_from(texts.len()).unwrap_or(0);
+        let number = u32::try_from(texts.len()).unwrap_or(otherwise);
         texts.push(shared.clone());
         self.numbers.borrow_mut().insert(shared, number);
         number
@@ -114,55 +191,118 @@ impl Labels {
     /// The client's side of a connection.
     pub(crate) fn side(&self, direction: Direction, info: &ConnInfo) -> Side {
         let inbound = direction == Direction::Inbound;
-        let peer = info.tls.as_ref().and_then(|t| t.peer.as_ref());
-        let identity = peer.and_then(|p| p.identity.as_ref());
+        let identity = info.tls.as_ref().and_then(|t| t.peer.as_ref()).and_then(|p| p.identity.as_ref());
         let text = if inbound {
-            let principal = identity.map(ToString::to_string);
-            // Without an exchange of metadata the principal is all that is known for certain.
-            let parts = identity.and_then(|i| i.workload_parts());
-            let facts =
-                WorkloadFacts { namespace: parts.map_or(UNKNOWN, |p| p.0).to_owned(), ..WorkloadFacts::default() };
-            side_labels("source", &facts, principal.as_deref().unwrap_or(UNKNOWN))
+            // Until it tells more the namespace of its identity is all that is known for certain.
+            let namespace = identity.and_then(|i| i.workload_parts()).map_or(UNKNOWN, |parts| parts.0).to_owned();
+            side_labels(Role::Source, &WorkloadFacts { namespace, ..WorkloadFacts::default() })
         } else {
-            side_labels("source", &self.own, UNKNOWN)
+            side_labels(Role::Source, &self.own)
         };
-        Side { inbound, id: self.number(&text), mutual_tls: identity.is_some() }
+        let end = OtherEnd::of_client(info);
+        Side { inbound, id: self.number(&text, NO_SOURCE), end, mutual_tls: identity.is_some() }
     }
 
-    fn destination(&self, inbound: bool, cluster: Option<&Cluster>, endpoint: Option<&Endpoint>) -> u32 {
+    /// Takes out of a message what its sender told of itself, and says what it is worth: nothing without a certificate of the
+    /// mesh, and nothing when it claims another namespace than its certificate. The same words on the same connection are
+    /// read once.
+    pub(crate) fn hear(&self, role: Role, end: Option<&OtherEnd>, headers: &mut HeaderMap) -> Option<u32> {
+        let words = metadata::take(headers)?;
+        let end = end?;
+        if let Some((before, number)) = &*end.told.borrow()
+            && **before == *words.as_bytes()
+        {
+            return *number;
+        }
+        let number = self.believe(role, end, words.as_bytes());
+        // A copy: the header is a part of a larger buffer that would be kept with it.
+        *end.told.borrow_mut() = Some((words.as_bytes().into(), number));
+        number
+    }
+
+    fn believe(&self, role: Role, end: &OtherEnd, words: &[u8]) -> Option<u32> {
+        let facts = metadata::read(words)?;
+        let (namespace, _) = end.identity.workload_parts()?;
+        if facts.namespace != namespace {
+            return None;
+        }
+        let text = side_labels(role, &facts);
+        let known = self.numbers.borrow().get(text.as_str()).copied();
+        let room = self.texts.borrow().len() < MOST_TOLD;
+        known.or_else(|| room.then(|| self.number(&text, NO_SOURCE)))
+    }
+
+    /// Tells another proxy of the mesh who we are.
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        self.announcement.put(headers);
+    }
+
+    /// Numbers of the names in the certificates of a connection, ours first.
+    fn principals(&self, end: Option<&OtherEnd>) -> (u32, u32) {
+        let Some(end) = end else { return (NO_PRINCIPAL, NO_PRINCIPAL) };
+        end.numbers.get().unwrap_or_else(|| {
+            let numbers = (self.number(&end.own, NO_PRINCIPAL), self.number(&end.identity.to_string(), NO_PRINCIPAL));
+            end.numbers.set(Some(numbers));
+            numbers
+        })
+    }
+
+    fn destination(&self, inbound: bool, cluster: Option<&Cluster>, endpoint: Option<&Endpoint>) -> Destination {
         if let Some(known) = endpoint.and_then(|e| e.telemetry.get()) {
             return known;
         }
-        let mut text = if inbound {
-            side_labels("destination", &self.own, UNKNOWN)
+        let workload = if inbound {
+            side_labels(Role::Destination, &self.own)
         } else {
-            side_labels("destination", &endpoint.map(workload).unwrap_or_default(), UNKNOWN)
+            side_labels(Role::Destination, &endpoint.map(workload).unwrap_or_default())
         };
         let upstream = cluster.map(Cluster::upstream);
         let service = upstream.as_ref().and_then(|u| match u.cluster.metadata.get("istio", "services") {
-            Some(Value::List(services)) => services.first().cloned(),
+            Some(Value::List(services)) => services.first(),
             _ => None,
         });
-        let of =
-            |key: &str| service.as_ref().and_then(|s| s.get(key)).and_then(Value::as_str).unwrap_or(UNKNOWN).to_owned();
-        label(&mut text, "destination_service", &of("host"));
-        label(&mut text, "destination_service_name", &of("name"));
-        label(&mut text, "destination_service_namespace", &of("namespace"));
-        let number = self.number(&text);
+        let found = Destination {
+            workload: self.number(&workload, NO_DESTINATION),
+            service: self.number(&service_labels(service), NO_SERVICE),
+        };
         if let Some(endpoint) = endpoint {
-            endpoint.telemetry.set(Some(number));
+            endpoint.telemetry.set(Some(found));
         }
-        number
+        found
+    }
+
+    fn between(
+        &self,
+        side: &Side,
+        cluster: Option<&Cluster>,
+        endpoint: Option<&Endpoint>,
+        upstream: Option<&OtherEnd>,
+        told: Told,
+    ) -> Pair {
+        let destination = self.destination(side.inbound, cluster, endpoint);
+        let (own, other) = self.principals(if side.inbound { side.end.as_ref() } else { upstream });
+        // Each side knows itself; of the other it takes the words of the other.
+        let (source, workload, source_principal, destination_principal) = if side.inbound {
+            (told.source.unwrap_or(side.id), destination.workload, other, own)
+        } else {
+            (side.id, told.destination.unwrap_or(destination.workload), own, other)
+        };
+        Pair {
+            inbound: side.inbound,
+            mutual_tls: side.mutual_tls,
+            source,
+            destination: workload,
+            service: destination.service,
+            source_principal,
+            destination_principal,
+        }
     }
 
     /// Counts a finished request.
     pub(crate) fn request(&self, side: &Side, finished: &Finished<'_>) {
         let key = Key {
-            inbound: side.inbound,
-            mutual_tls: side.mutual_tls,
+            pair: self.between(side, finished.cluster, finished.endpoint, finished.end, finished.told),
             is_grpc: finished.is_grpc,
-            source: side.id,
-            destination: self.destination(side.inbound, finished.cluster, finished.endpoint),
             status: finished.status,
             grpc: finished.grpc,
             flags: finished.flags,
@@ -179,12 +319,12 @@ impl Labels {
     }
 
     fn make(&self, key: Key) -> Arc<RequestSeries> {
-        let mut text = self.pair(key.inbound, key.source, key.destination);
+        let mut text = self.pair(key.pair);
         label(&mut text, "request_protocol", if key.is_grpc { "grpc" } else { "http" });
         label(&mut text, "response_code", &key.status.to_string());
         label(&mut text, "grpc_response_status", &key.grpc.map(|g| g.to_string()).unwrap_or_default());
         flags_label(&mut text, key.flags);
-        label(&mut text, "connection_security_policy", policy(key.inbound, key.mutual_tls));
+        label(&mut text, "connection_security_policy", policy(key.pair.inbound, key.pair.mutual_tls));
         let series = self.tables.requests.with(&text);
         let mut requests = self.requests.borrow_mut();
         if requests.len() < MOST {
@@ -193,20 +333,22 @@ impl Labels {
         series
     }
 
-    fn pair(&self, inbound: bool, source: u32, destination: u32) -> String {
-        let mut text = String::with_capacity(512);
-        label(&mut text, "reporter", if inbound { "destination" } else { "source" });
-        for part in [self.text(source), self.text(destination)] {
+    fn pair(&self, pair: Pair) -> String {
+        let mut text = String::with_capacity(768);
+        label(&mut text, "reporter", if pair.inbound { "destination" } else { "source" });
+        for part in [self.text(pair.source), self.text(pair.destination), self.text(pair.service)] {
             text.push(',');
             text.push_str(&part);
         }
+        label(&mut text, "source_principal", &self.text(pair.source_principal));
+        label(&mut text, "destination_principal", &self.text(pair.destination_principal));
         text
     }
 
     /// The series of a TCP connection.
     pub(crate) fn tcp(&self, side: &Side, finished: &TcpFinished<'_>) -> Arc<TcpSeries> {
-        let destination = self.destination(side.inbound, finished.cluster, finished.endpoint);
-        let mut text = self.pair(side.inbound, side.id, destination);
+        let told = Told::default();
+        let mut text = self.pair(self.between(side, finished.cluster, finished.endpoint, finished.end, told));
         label(&mut text, "request_protocol", "tcp");
         flags_label(&mut text, finished.flags);
         label(&mut text, "connection_security_policy", policy(side.inbound, side.mutual_tls));
@@ -233,7 +375,7 @@ fn or_unknown(text: &str) -> &str {
 }
 
 /// The labels of one side; names begin with its role.
-fn side_labels(role: &str, facts: &WorkloadFacts, principal: &str) -> String {
+fn side_labels(role: Role, facts: &WorkloadFacts) -> String {
     let mut text = String::with_capacity(256);
     for (name, value) in [
         ("workload", &facts.workload),
@@ -244,9 +386,18 @@ fn side_labels(role: &str, facts: &WorkloadFacts, principal: &str) -> String {
         ("canonical_revision", &facts.canonical_revision),
         ("cluster", &facts.cluster),
     ] {
-        label(&mut text, &format!("{role}_{name}"), or_unknown(value));
+        label(&mut text, &format!("{}_{name}", role.word()), or_unknown(value));
     }
-    label(&mut text, &format!("{role}_principal"), principal);
+    text
+}
+
+/// The labels of a service, from what a cluster says of itself.
+fn service_labels(service: Option<&Value>) -> String {
+    let of = |key: &str| service.and_then(|s| s.get(key)).and_then(Value::as_str).unwrap_or(UNKNOWN);
+    let mut text = String::with_capacity(128);
+    label(&mut text, "destination_service", of("host"));
+    label(&mut text, "destination_service_name", of("name"));
+    label(&mut text, "destination_service_namespace", of("namespace"));
     text
 }
 
@@ -276,22 +427,86 @@ fn workload(endpoint: &Endpoint) -> WorkloadFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::{Cell, RefCell};
+    use tombolo_federation_model::Identity;
+
+    fn end(identity: &str) -> OtherEnd {
+        OtherEnd {
+            identity: Identity::parse(identity).unwrap(),
+            own: Arc::from("spiffe://east.local/ns/shop/sa/own"),
+            numbers: Cell::new(None),
+            told: RefCell::new(None),
+        }
+    }
+
+    fn labels() -> Labels {
+        Labels::new(Arc::default(), Arc::default(), &Announcement::default())
+    }
+
+    fn words(namespace: &str) -> HeaderMap {
+        let metadata = serde_json::json!({"NAMESPACE": namespace, "WORKLOAD_NAME": "web-v1", "LABELS": {"app": "web"}});
+        let node = crate::node::Identity::new("sidecar~1.2.3.4~web-0.shop~x", "c", metadata.as_object().unwrap());
+        let mut headers = HeaderMap::new();
+        node.announcement.put(&mut headers);
+        headers
+    }
 
     #[test]
     fn a_side_says_unknown_for_what_it_does_not_know() {
-        let text = side_labels("source", &WorkloadFacts { workload: "w".into(), ..WorkloadFacts::default() }, "p");
+        let text = side_labels(Role::Source, &WorkloadFacts { workload: "w".into(), ..WorkloadFacts::default() });
         assert!(text.starts_with("source_workload=\"w\",source_workload_namespace=\"unknown\""), "{text}");
-        assert!(text.ends_with("source_principal=\"p\""));
     }
 
     #[test]
     fn numbers_are_stable_and_bounded() {
-        let labels = Labels::new(Arc::default(), Arc::default());
-        let first = labels.number("a");
-        assert_eq!(labels.number("a"), first);
+        let labels = labels();
+        let first = labels.number("a", NO_SOURCE);
+        assert_eq!(labels.number("a", NO_SOURCE), first);
         for n in 0..MOST + 10 {
-            labels.number(&n.to_string());
+            labels.number(&n.to_string(), NO_SOURCE);
         }
         assert_eq!(labels.texts.borrow().len(), MOST);
+        assert_eq!(labels.number("one more", NO_PRINCIPAL), NO_PRINCIPAL);
+        assert_eq!(&*labels.text(NO_PRINCIPAL), UNKNOWN);
+    }
+
+    #[test]
+    fn only_a_peer_of_the_mesh_is_believed_and_only_about_its_own_namespace() {
+        let (labels, peer) = (labels(), end("spiffe://east.local/ns/shop/sa/web"));
+        let mut headers = words("shop");
+        assert_eq!(labels.hear(Role::Source, None, &mut headers), None);
+        assert!(headers.is_empty(), "the words of strangers go no further either");
+        let number = labels.hear(Role::Source, Some(&peer), &mut words("shop")).unwrap();
+        let text = labels.text(number);
+        assert!(text.contains("source_workload=\"web-v1\"") && text.contains("source_app=\"web\""), "{text}");
+        assert_eq!(labels.hear(Role::Source, Some(&peer), &mut words("shop")), Some(number));
+        assert_eq!(labels.hear(Role::Source, Some(&peer), &mut words("bank")), None);
+        assert_eq!(labels.hear(Role::Source, Some(&end("spiffe://east.local/odd")), &mut words("shop")), None);
+    }
+
+    #[test]
+    fn the_words_of_others_cannot_take_all_the_room() {
+        let (labels, peer) = (labels(), end("spiffe://east.local/ns/shop/sa/web"));
+        for n in 0..MOST {
+            labels.number(&n.to_string(), NO_SOURCE);
+            if labels.texts.borrow().len() >= MOST_TOLD {
+                break;
+            }
+        }
+        assert_eq!(labels.hear(Role::Source, Some(&peer), &mut words("shop")), None);
+    }
+
+    #[test]
+    fn each_reporter_names_both_principals() {
+        let labels = labels();
+        let peer = end("spiffe://west.local/ns/shop/sa/web");
+        for inbound in [true, false] {
+            let side = Side { inbound, id: NO_SOURCE, end: inbound.then(|| peer.clone()), mutual_tls: inbound };
+            let text = labels.pair(labels.between(&side, None, None, Some(&peer), Told::default()));
+            let (source, destination) =
+                if inbound { ("west.local", "east.local") } else { ("east.local", "west.local") };
+            assert!(text.contains(&format!("source_principal=\"spiffe://{source}")), "{text}");
+            assert!(text.contains(&format!("destination_principal=\"spiffe://{destination}")), "{text}");
+        }
     }
 }

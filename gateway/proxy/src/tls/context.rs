@@ -23,8 +23,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tombolo_gateway_core::config::{
-    Certificate, Config, DownstreamTls, Secret, SecretRef, TlsCommon, TlsVersion, UpstreamTls, Validation,
-    ValidationSource,
+    Certificate, Config, DownstreamTls, Secret, SecretRef, SecretSource, TlsCommon, TlsVersion, UpstreamTls,
+    Validation, ValidationSource,
 };
 
 /// TLS as server, ready to use.
@@ -36,6 +36,10 @@ pub(crate) struct ServerContext {
     pub(crate) without_alpn: Arc<ServerConfig>,
     /// Connections without SNI are refused.
     pub(crate) require_sni: bool,
+    /// Names in the certificate that is shown.
+    pub(crate) own: Arc<super::spiffe::Names>,
+    /// Clients are judged, and the verdict counts.
+    pub(crate) verifies: bool,
 }
 
 /// TLS as client, ready to use.
@@ -51,6 +55,8 @@ pub(crate) struct ClientContext {
     pub(crate) either: Arc<ClientConfig>,
     /// Identifies the context and its secrets among all that this process ever built.
     pub(crate) id: u64,
+    /// Who we are to a server of the mesh; nothing where the certificate is not this proxy's own or the server is not judged.
+    pub(crate) own: Option<Arc<str>>,
 }
 
 /// All contexts in use.
@@ -284,7 +290,9 @@ fn build_server(context: &DownstreamTls, secrets: &Secrets, reader: &mut Reader<
     let builder = ServerConfig::builder_with_provider(crypto(&context.common))
         .with_protocol_versions(&versions(&context.common))
         .map_err(|e| e.to_string())?;
-    let builder = match verifier(&context.common, secrets, reader)? {
+    let verifier = verifier(&context.common, secrets, reader)?;
+    let verifies = verifier.as_ref().is_some_and(Verifier::is_strict);
+    let builder = match verifier {
         Some(verifier) => {
             builder.with_client_cert_verifier(Arc::new(verifier.required(context.require_client_certificate)))
         }
@@ -305,7 +313,14 @@ fn build_server(context: &DownstreamTls, secrets: &Secrets, reader: &mut Reader<
     }
     let without = config.clone();
     config.alpn_protocols = context.common.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Ok(ServerContext { with_alpn: Arc::new(config), without_alpn: Arc::new(without), require_sni: context.require_sni })
+    let shown = own.first().and_then(|own| own.chain().first()).and_then(|leaf| super::spiffe::names(leaf).ok());
+    Ok(ServerContext {
+        with_alpn: Arc::new(config),
+        without_alpn: Arc::new(without),
+        require_sni: context.require_sni,
+        own: Arc::new(shown.unwrap_or_default()),
+        verifies,
+    })
 }
 
 fn build_client(
@@ -320,8 +335,12 @@ fn build_client(
     let verifier = verifier(&context.common, secrets, reader)?
         .unwrap_or_else(Verifier::anybody)
         .check_host(context.auto_sni_san_validation);
+    let strict = verifier.is_strict();
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match certificates(&context.common, secrets, reader)?.into_iter().next() {
+    let shown = certificates(&context.common, secrets, reader)?.into_iter().next();
+    let of_the_mesh = matches!(context.common.certificates.first(), Some(SecretRef::Named(SecretSource::Own, _)));
+    let own = shown.as_ref().filter(|_| strict && of_the_mesh).map(|own| Arc::from(own.facts().name.as_str()));
+    let mut config = match shown {
         Some(own) => builder.with_client_cert_resolver(own.resolver()),
         None => builder.with_no_client_auth(),
     };
@@ -342,6 +361,7 @@ fn build_client(
         either: with(&[b"h2", b"http/1.1"]),
         base: Arc::new(config),
         id,
+        own,
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Computed once per connection. An identity appears only when the handshake verified it.
 
-use super::{facts, names, spiffe};
+use super::{context::ServerContext, facts, names, spiffe};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{ServerConnection, pki_types::CertificateDer};
 use std::fmt::Write as _;
@@ -13,23 +13,23 @@ use tombolo_gateway_core::{
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Reads a connection after its handshake.
-pub(crate) fn info(connection: &ServerConnection, chain: &FilterChain) -> TlsInfo {
+pub(crate) fn info(connection: &ServerConnection, chain: &FilterChain, context: &ServerContext) -> TlsInfo {
     let (version, cipher) = facts(connection);
     let alpn = connection.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()).unwrap_or_default();
-    let verifies = chain.tls.as_ref().is_some_and(|tls| tls.common.validation.is_some());
     let details = match &chain.terminal {
         Terminal::Http(hcm) => hcm.xfcc_details,
         Terminal::Tcp(_) => Default::default(),
     };
     let peer = connection.peer_certificates().and_then(|certificates| {
-        let mut peer = certificate(certificates.first()?, verifies)?;
+        let mut peer = certificate(certificates.first()?, context.verifies)?;
         if details.cert || details.chain {
             peer.pem = encoded(certificates.get(..1)?);
             peer.chain_pem = encoded(certificates);
         }
         Some(peer)
     });
-    TlsInfo { version, cipher, alpn, peer, ..TlsInfo::default() }
+    let own = &context.own;
+    TlsInfo { version, cipher, alpn, peer, local_uris: own.uris.clone(), local_subject: own.subject.clone() }
 }
 
 fn certificate(leaf: &CertificateDer<'_>, verified: bool) -> Option<PeerCertificate> {

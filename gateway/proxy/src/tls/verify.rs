@@ -103,6 +103,11 @@ impl Verifier {
         self
     }
 
+    /// Nobody passes whose chain does not verify.
+    pub(crate) fn is_strict(&self) -> bool {
+        !self.tolerate && !matches!(self.trust, Trust::Anybody)
+    }
+
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,

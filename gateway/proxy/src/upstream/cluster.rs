@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     net::socket::Keepalive,
+    telemetry::labels::Destination,
     tls::context::{ClientContext, TlsStore},
 };
 use ahash::AHashMap;
@@ -48,7 +49,7 @@ pub(crate) struct Endpoint {
     /// What balancing knows of it; `None` for destinations that are no part of the cluster's endpoints.
     pub(crate) host: RefCell<Option<Host>>,
     /// Number of its labels in metrics, once known.
-    pub(crate) telemetry: Cell<Option<u32>>,
+    pub(crate) telemetry: Cell<Option<Destination>>,
     peer: Peer,
     /// The pool of almost every request, and the configuration for which it was found.
     usual: RefCell<Option<Usual>>,

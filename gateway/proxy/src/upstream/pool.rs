@@ -9,6 +9,7 @@ use crate::{
     codec::{self, Executor, Incoming, SendError, Upgrade},
     http::body::Body,
     net::stream::Stream,
+    telemetry::ends::OtherEnd,
 };
 use http::{Request, Response};
 use hyper::client::conn::{http1, http2};
@@ -75,6 +76,8 @@ pub(crate) struct Conn {
     pub(crate) tls_version: &'static str,
     /// TLS cipher suite, empty for none.
     pub(crate) tls_cipher: &'static str,
+    /// The server, when it proved to be one of the mesh.
+    pub(crate) end: Option<OtherEnd>,
     /// Requests that it was given.
     served: Cell<u32>,
     /// Streams under way (HTTP/2).
@@ -394,6 +397,7 @@ async fn connect(pool: &Rc<Pool>) -> Result<Connected, Failure> {
         remote: stream.tcp().and_then(|s| s.peer_addr().ok()),
         tls_version,
         tls_cipher,
+        end: OtherEnd::of_server(&pool.target, &stream),
         served: Cell::new(0),
         streams: Cell::new(0),
         most_streams: Cell::new(FIRST_STREAMS),
