@@ -1,0 +1,88 @@
+//! The fields of a head, and of trailers.
+//!
+//! Owns their grammar: one line each, no folding, no space before the colon, no control character in a value.
+
+use crate::{Framing, Names, Refusal, Rules, Version};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use memchr::memchr;
+
+/// Reads the fields that begin at `at` of a head that ends in an empty line. Lines are known to end in CR LF.
+pub(crate) fn read(head: &Bytes, mut at: usize, rules: &Rules, names: &mut Names) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::with_capacity(12);
+    let mut count = 0;
+    while let Some(length) = head.get(at..).and_then(|rest| memchr(b'\n', rest)) {
+        let end = at + length.saturating_sub(1);
+        if end == at {
+            break;
+        }
+        count += 1;
+        if count > rules.max_fields {
+            return Err(Refusal::TooMany);
+        }
+        let line = head.get(at..end).unwrap_or_default();
+        let colon = memchr(b':', line).ok_or(Refusal::Malformed("field without a colon"))?;
+        let raw = &line[..colon];
+        if rules.refuse_underscores && raw.contains(&b'_') {
+            return Err(Refusal::Malformed("underscore in a name"));
+        }
+        let name = names.read(raw).ok_or(Refusal::Malformed("field name"))?;
+        let (from, to) = trimmed(line, colon + 1);
+        let value = HeaderValue::from_maybe_shared(head.slice(at + from..at + to))
+            .map_err(|_| Refusal::Malformed("field value"))?;
+        headers.try_append(name, value).map_err(|_| Refusal::TooMany)?;
+        at += length + 1;
+    }
+    Ok(headers)
+}
+
+/// Where a value begins and ends without the blanks around it.
+fn trimmed(line: &[u8], mut from: usize) -> (usize, usize) {
+    let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    while blank(line.get(from)) {
+        from += 1;
+    }
+    let mut to = line.len();
+    while to > from && blank(line.get(to - 1)) {
+        to -= 1;
+    }
+    (from, to)
+}
+
+/// What the fields say of the body's end; `None`: nothing.
+pub(crate) fn framing(headers: &mut HeaderMap, version: Version, both: bool) -> Result<Option<Framing>, Refusal> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Refusal::Coding);
+        }
+        if version == Version::Http10 {
+            return Err(Refusal::Malformed("transfer coding in HTTP/1.0"));
+        }
+        if headers.contains_key(header::CONTENT_LENGTH) {
+            if !both {
+                return Err(Refusal::Malformed("length beside a transfer coding"));
+            }
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        return Ok(Some(Framing::Chunked));
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    if lengths.next().is_some() {
+        return Err(Refusal::Malformed("more than one length"));
+    }
+    let length = digits(length.as_bytes()).ok_or(Refusal::Malformed("length"))?;
+    Ok(Some(Framing::Length(length)))
+}
+
+/// A number of decimal digits and nothing else.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |sum, byte| {
+        let digit = byte.checked_sub(b'0').filter(|d| *d <= 9)?;
+        sum.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}

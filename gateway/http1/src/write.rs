@@ -1,0 +1,155 @@
+//! Writing heads and chunks.
+//!
+//! Owns the form: lower-case names, one space after the colon, no reason beyond the registered one. The fields that frame
+//! the body are written from the framing alone, whatever the headers say of it.
+
+use crate::{Framing, Version};
+use http::{HeaderMap, StatusCode, header};
+
+/// How names are spelled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Case {
+    /// As they are: lower case.
+    #[default]
+    Lower,
+    /// `Proper-Case`.
+    Proper,
+}
+
+/// The last chunk, without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The parts of a request line and the host.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLine<'a> {
+    /// Method.
+    pub method: &'a str,
+    /// Target, as it is to be sent.
+    pub target: &'a str,
+    /// Host; empty: no such field.
+    pub host: &'a str,
+}
+
+/// Appends a request's head. `framing`: what is said of the body; `Length(0)` is said, `None` says nothing. Fields that
+/// frame are not taken from `headers`.
+pub fn request_head(line: RequestLine<'_>, headers: &HeaderMap, framing: Framing, case: Case, out: &mut Vec<u8>) {
+    out.extend_from_slice(line.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(line.target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if !line.host.is_empty() {
+        name("host", case, out);
+        out.extend_from_slice(line.host.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    write_fields(headers, case, out);
+    frame(framing, case, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the status line and fields of a response, and `connection` where it is given, for the caller to add more
+/// fields; `framing` as in [`request_head`]. The empty line is written too.
+pub fn response_head(
+    version: Version,
+    status: StatusCode,
+    headers: &HeaderMap,
+    framing: Framing,
+    connection: Option<&str>,
+    case: Case,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(match version {
+        Version::Http10 => b"HTTP/1.0 ",
+        Version::Http11 => b"HTTP/1.1 ",
+    });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_fields(headers, case, out);
+    if let Some(connection) = connection {
+        name("connection", case, out);
+        out.extend_from_slice(connection.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    frame(framing, case, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_fields(headers: &HeaderMap, case: Case, out: &mut Vec<u8>) {
+    for (key, value) in headers {
+        if *key == header::CONTENT_LENGTH || *key == header::TRANSFER_ENCODING {
+            continue;
+        }
+        name(key.as_str(), case, out);
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn name(text: &str, case: Case, out: &mut Vec<u8>) {
+    match case {
+        Case::Lower => out.extend_from_slice(text.as_bytes()),
+        Case::Proper => {
+            let mut first = true;
+            for byte in text.bytes() {
+                out.push(if first { byte.to_ascii_uppercase() } else { byte });
+                first = byte == b'-';
+            }
+        }
+    }
+    out.extend_from_slice(b": ");
+}
+
+fn frame(framing: Framing, case: Case, out: &mut Vec<u8>) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => {
+            name("content-length", case, out);
+            decimal(length, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => {
+            name("transfer-encoding", case, out);
+            out.extend_from_slice(b"chunked\r\n");
+        }
+    }
+}
+
+fn decimal(mut number: u64, out: &mut Vec<u8>) {
+    let mut text = [0; 20];
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+/// The line before a chunk's data, which are followed by CR LF.
+pub type Chunk = ([u8; 18], usize);
+
+/// The line that begins a chunk of `length` bytes, and the line's own length. Zero would end the body: never ask for it.
+#[must_use]
+pub fn chunk_start(length: usize) -> Chunk {
+    let mut line = [0; 18];
+    let digits = ((usize::BITS - length.leading_zeros()).div_ceil(4) as usize).max(1);
+    for at in 0..digits {
+        let digit = (length >> (4 * (digits - 1 - at))) & 15;
+        line[at] = b"0123456789abcdef"[digit];
+    }
+    line[digits] = b'\r';
+    line[digits + 1] = b'\n';
+    (line, digits + 2)
+}
+
+/// Appends the last chunk with trailers.
+pub fn trailers(fields: &HeaderMap, case: Case, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    write_fields(fields, case, out);
+    out.extend_from_slice(b"\r\n");
+}
