@@ -5,7 +5,10 @@
 //! done without, as in Envoy. A change costs what depends on it, not the size of the configuration. Never decodes and never
 //! knows a clock. Used by the gateway's xDS client.
 
+mod extend;
+mod hosts;
 mod needs;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -13,17 +16,26 @@ mod wanted;
 pub use wanted::WantedChange;
 
 use crate::{
-    config::{Cluster, ClusterLoad, Config, Discovery, Listener, RouteTable, Secret, SecretSource},
+    config::{
+        Cluster, ClusterLoad, Config, Discovery, FetchTimeout, Listener, RouteTable, Scope, Secret, SecretSource, Value,
+    },
+    runtime::Runtime,
     time::Millis,
-    wire::{Kind, Resource},
+    wire::{DynamicHost, Kind, Resource},
 };
 use ahash::{AHashMap, AHashSet};
+use extend::Extensions;
+use hosts::Hosts;
 use needs::{Need, Needs};
-use std::{collections::BTreeSet, sync::Arc};
+use stage::{Gaps, Stage};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use wanted::Wanted;
 
-/// How long routes, endpoints and secrets may take before they are done without, in milliseconds; Envoy's
-/// `initial_fetch_timeout`.
+/// How long the first answers (clusters, scopes, runtime layers) and warming clusters are waited for, in milliseconds.
 pub const INIT_TIMEOUT: u64 = 15_000;
 
 /// See the module.
@@ -31,35 +43,27 @@ pub const INIT_TIMEOUT: u64 = 15_000;
 pub struct Assembly {
     config: Config,
     changed: bool,
-    init_timeout: Option<u64>,
+    init_timeout: FetchTimeout,
     clusters: Stage<Cluster>,
     listeners: Stage<Listener>,
     routes: Stage<RouteTable>,
+    scopes: Stage<Scope>,
     /// Received, by the name of the resource; only wanted ones are kept.
     loads: AHashMap<Arc<str>, Arc<ClusterLoad>>,
     /// Clusters in use or warming, by the name of their endpoint resource.
     load_users: AHashMap<Arc<str>, AHashSet<Arc<str>>>,
+    extensions: Extensions,
+    /// Listeners in use that take filters from resources, as they were sent.
+    extended: AHashMap<Arc<str>, Arc<Listener>>,
+    hosts: Hosts,
+    /// Scopes in use.
+    scoped: BTreeMap<Arc<str>, Arc<Scope>>,
+    /// Runtime layers in the order in which they count, the administrator's last.
+    layers: Vec<(Arc<str>, Option<Arc<Value>>)>,
+    overrides: Option<Arc<Value>>,
     wanted: Wanted,
+    wanted_all: BTreeSet<Kind>,
     complete: BTreeSet<Kind>,
-}
-
-/// New versions that wait for something.
-#[derive(Debug)]
-struct Stage<V> {
-    warming: AHashMap<Arc<str>, Warming<V>>,
-}
-
-impl<V> Default for Stage<V> {
-    fn default() -> Self {
-        Self { warming: AHashMap::default() }
-    }
-}
-
-#[derive(Debug)]
-struct Warming<V> {
-    value: Arc<V>,
-    /// When it was first looked at.
-    since: Option<Millis>,
 }
 
 /// Something that waits.
@@ -77,7 +81,33 @@ impl Assembly {
     /// Nothing received. `init_timeout` in milliseconds as [`INIT_TIMEOUT`]; `None` waits for ever.
     #[must_use]
     pub fn new(init_timeout: Option<u64>) -> Self {
-        Self { init_timeout, ..Self::default() }
+        Self { init_timeout: FetchTimeout(init_timeout.map(Duration::from_millis)), ..Self::default() }
+    }
+
+    /// Whether a resource fits what is here already.
+    ///
+    /// # Errors
+    /// Why it does not, as goes into a refusal.
+    pub fn admits(&self, resource: &Resource) -> Result<(), String> {
+        match resource {
+            Resource::Extension(name, extension) => {
+                let all = self.extended.values().chain(self.listeners.warming.values().map(|w| &w.value));
+                let mut places = all.flat_map(|listener| extend::places(listener)).filter(|p| p.resource == *name);
+                match places.find(|place| !place.types.contains(&extension.type_name)) {
+                    Some(_) => Err(format!("typed_config: {} is not among the type_urls", extension.type_name)),
+                    None => Ok(()),
+                }
+            }
+            Resource::Scope(scope) => {
+                let all = self.scoped.values().chain(self.scopes.warming.values().map(|w| &w.value));
+                let twin = all.into_iter().find(|other| other.key == scope.key && other.name != scope.name);
+                twin.map_or(Ok(()), |twin| Err(format!("key: is that of scope {:?}", twin.name)))
+            }
+            Resource::Host(host) => {
+                self.hosts.clash(host).map_or(Ok(()), |domain| Err(format!("domains: {domain:?} is there twice")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes a resource in.
@@ -88,7 +118,35 @@ impl Assembly {
             Resource::Listener(listener) => self.put_listener(listener),
             Resource::Routes(table) => self.put_routes(table),
             Resource::Secret(name, secret) => self.put_secret(name, secret, SecretSource::Ads),
+            Resource::Scope(scope) => self.put_scope(scope),
+            Resource::Host(host) => self.put_host(host),
+            Resource::Extension(name, extension) => {
+                if self.wanted.has(Kind::Extension, &name) {
+                    self.extensions.insert(Arc::clone(&name), extension);
+                    self.extend(&name);
+                }
+            }
+            Resource::Runtime(name, layer) => {
+                if let Some((_, slot)) = self.layers.iter_mut().find(|(layer, _)| *layer == name) {
+                    *slot = Some(layer);
+                    self.merge_runtime();
+                }
+            }
         }
+    }
+
+    /// Takes runtime values from these layers; a later one wins.
+    pub fn use_layers(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        for name in names {
+            self.wanted.acquire(Kind::Runtime, &name);
+            self.layers.push((name, None));
+        }
+    }
+
+    /// The administrator's own runtime values, which win over all layers.
+    pub fn override_runtime(&mut self, values: Arc<Value>) {
+        self.overrides = Some(values);
+        self.merge_runtime();
     }
 
     /// Takes in a secret of the proxy's own ([`SecretSource::Own`]). It is kept whether it is wanted or not.
@@ -96,13 +154,24 @@ impl Assembly {
         self.put_secret(name, secret, SecretSource::Own);
     }
 
-    /// Forgets a resource that the control plane removed. Endpoints and routes that are still referred to stay, as in Envoy: they
-    /// go when nothing refers to them any more.
+    /// Forgets a resource that the control plane removed. Endpoints, routes and secrets that are still referred to stay, as in
+    /// Envoy: they go when nothing refers to them any more.
     pub fn remove(&mut self, kind: Kind, name: &str) {
         match kind {
             Kind::Cluster => self.remove_cluster(name),
             Kind::Listener => self.remove_listener(name),
-            Kind::Load | Kind::Routes | Kind::Secret => {}
+            Kind::Scope => self.remove_scope(name),
+            Kind::Host => {
+                if let Some(table) = self.hosts.remove(name) {
+                    self.merge_hosts(&table);
+                }
+            }
+            Kind::Extension => {
+                if self.extensions.remove(name).is_some() {
+                    self.extend(name);
+                }
+            }
+            Kind::Load | Kind::Routes | Kind::Secret | Kind::Runtime => {}
         }
     }
 
@@ -115,6 +184,7 @@ impl Assembly {
     pub fn step(&mut self, now: Millis) -> Option<Arc<Config>> {
         self.step_clusters(now);
         self.step_routes(now);
+        self.step_scopes(now);
         self.step_listeners(now);
         self.drop_unwanted();
         if !std::mem::take(&mut self.changed) {
@@ -127,9 +197,8 @@ impl Assembly {
     /// When [`step`](Self::step) is to be called again although nothing arrived.
     #[must_use]
     pub fn deadline(&self) -> Option<Millis> {
-        let timeout = self.init_timeout?;
-        let since = self.clusters.since().chain(self.listeners.since()).chain(self.routes.since());
-        since.min().map(|since| since.after(timeout))
+        let due = [self.clusters.due(), self.listeners.due(), self.routes.due(), self.scopes.due()];
+        due.into_iter().flatten().min()
     }
 
     /// The names of a kind that something refers to. For kinds of which everything is wanted: empty.
@@ -143,18 +212,30 @@ impl Assembly {
         self.wanted.take(kind)
     }
 
+    /// True when all resources of a kind are wanted because something in use or waiting takes whatever there is.
+    #[must_use]
+    pub fn wants_all(&self, kind: Kind) -> bool {
+        kind.wildcard() || self.wanted_all.contains(&kind)
+    }
+
     /// What waits, for the admin page.
     #[must_use]
     pub fn waiting(&self) -> Vec<Waiting> {
-        let clusters =
-            self.clusters.warming.iter().map(|(name, w)| (Kind::Cluster, name, self.cluster_misses(&w.value)));
-        let listeners =
-            self.listeners.warming.iter().map(|(name, w)| (Kind::Listener, name, self.listener_misses(&w.value)));
-        let routes = self.routes.warming.iter().map(|(name, w)| (Kind::Routes, name, self.routes_miss(&w.value)));
-        let mut all: Vec<_> = clusters
-            .chain(listeners)
-            .chain(routes)
-            .map(|(kind, name, missing)| Waiting { kind, name: Arc::clone(name), missing: missing.unwrap_or_default() })
+        fn each<'s, V>(
+            kind: Kind,
+            stage: &'s Stage<V>,
+            look: impl Fn(&V, &mut Gaps) + 's,
+        ) -> impl Iterator<Item = Waiting> + 's {
+            stage.warming.iter().map(move |(name, warming)| {
+                let mut gaps = Gaps::new(Millis(0), Millis(0));
+                look(&warming.value, &mut gaps);
+                Waiting { kind, name: Arc::clone(name), missing: gaps.words().unwrap_or_default() }
+            })
+        }
+        let mut all: Vec<_> = each(Kind::Cluster, &self.clusters, |c, gaps| self.cluster_gaps(c, gaps))
+            .chain(each(Kind::Listener, &self.listeners, |l, gaps| self.listener_gaps(l, gaps)))
+            .chain(each(Kind::Routes, &self.routes, |table, gaps| self.routes_gaps(table, gaps)))
+            .chain(each(Kind::Scope, &self.scopes, |scope, gaps| self.scope_gaps(scope, gaps)))
             .collect();
         all.sort();
         all
@@ -200,16 +281,16 @@ impl Assembly {
     }
 
     fn acquire(&mut self, needs: &Needs<'_>) {
-        needs.each(|need, name| need.kind().into_iter().for_each(|kind| self.wanted.acquire(kind, name)));
+        needs.each(|need, name, _| need.kind().into_iter().for_each(|kind| self.wanted.acquire(kind, name)));
     }
 
     fn release(&mut self, needs: &Needs<'_>) {
-        needs.each(|need, name| need.kind().into_iter().for_each(|kind| self.wanted.release(kind, name)));
+        needs.each(|need, name, _| need.kind().into_iter().for_each(|kind| self.wanted.release(kind, name)));
     }
 
     fn remove_cluster(&mut self, name: &str) {
-        if let Some(gone) = self.clusters.warming.remove(name) {
-            self.release_cluster(&gone.value, None);
+        if let Some(gone) = self.clusters.remove(name) {
+            self.release_cluster(&gone, None);
         }
         if let Some(gone) = self.config.clusters.remove(name) {
             self.release_cluster(&gone, None);
@@ -239,25 +320,30 @@ impl Assembly {
 
     fn put_listener(&mut self, listener: Arc<Listener>) {
         let name = Arc::clone(&listener.name);
+        let active = || self.extended.get(&name).or_else(|| self.config.listeners.get(&name));
         let same = match self.listeners.warming.get(&name) {
             Some(warming) => *warming.value == *listener,
-            None => self.config.listeners.get(&name).is_some_and(|active| **active == *listener),
+            None => active().is_some_and(|active| **active == *listener),
         };
         if same {
             return;
         }
         self.acquire(&Needs::of_listener(&listener));
+        if Needs::scopes(&listener) {
+            self.wanted_all.insert(Kind::Scope);
+        }
         if let Some(before) = self.listeners.put(name, listener) {
             self.release(&Needs::of_listener(&before));
         }
     }
 
     fn remove_listener(&mut self, name: &str) {
-        if let Some(gone) = self.listeners.warming.remove(name) {
-            self.release(&Needs::of_listener(&gone.value));
-        }
-        if let Some(gone) = self.config.listeners.remove(name) {
+        if let Some(gone) = self.listeners.remove(name) {
             self.release(&Needs::of_listener(&gone));
+        }
+        let sent = self.extended.remove(name);
+        if let Some(gone) = self.config.listeners.remove(name) {
+            self.release(&Needs::of_listener(sent.as_ref().unwrap_or(&gone)));
             self.changed = true;
         }
     }
@@ -267,11 +353,78 @@ impl Assembly {
         if !self.wanted.has(Kind::Routes, &name) {
             return;
         }
-        if self.config.routes.get(&name).is_some_and(|before| **before == *table) {
-            self.routes.warming.remove(&name);
+        let active = self.hosts.tables.get(&name).or_else(|| self.config.routes.get(&name));
+        if active.is_some_and(|before| **before == *table) {
+            self.routes.remove(&name);
             return;
         }
+        if table.more_hosts.is_some() {
+            self.wanted_all.insert(Kind::Host);
+        }
         self.routes.put(name, table);
+    }
+
+    fn put_scope(&mut self, scope: Arc<Scope>) {
+        let name = Arc::clone(&scope.name);
+        let same = match self.scopes.warming.get(&name) {
+            Some(warming) => *warming.value == *scope,
+            None => self.scoped.get(&name).is_some_and(|active| **active == *scope),
+        };
+        if same {
+            return;
+        }
+        self.acquire(&Needs::of_scope(&scope));
+        if let Some(before) = self.scopes.put(name, scope) {
+            self.release(&Needs::of_scope(&before));
+        }
+    }
+
+    fn remove_scope(&mut self, name: &str) {
+        if let Some(gone) = self.scopes.remove(name) {
+            self.release(&Needs::of_scope(&gone));
+        }
+        if let Some(gone) = self.scoped.remove(name) {
+            Arc::make_mut(&mut self.config.scopes).remove(&gone);
+            self.release(&Needs::of_scope(&gone));
+            self.changed = true;
+        }
+    }
+
+    fn put_host(&mut self, host: Arc<DynamicHost>) {
+        let table = Arc::clone(&host.table);
+        if self.hosts.put(host) {
+            self.merge_hosts(&table);
+        }
+    }
+
+    fn merge_hosts(&mut self, table: &Arc<str>) {
+        if let Some(sent) = self.hosts.tables.get(table) {
+            let merged = self.hosts.merged(sent);
+            self.config.routes.insert(Arc::clone(table), merged);
+            self.changed = true;
+        }
+    }
+
+    /// Puts what is known of an extension into the listeners in use that take it.
+    fn extend(&mut self, name: &str) {
+        for (listener, sent) in &self.extended {
+            if extend::places(sent).any(|place| *place.resource == *name) {
+                let resolved = extend::resolved(sent, &self.extensions);
+                if self.config.listeners.get(listener).is_none_or(|active| **active != *resolved) {
+                    self.config.listeners.insert(Arc::clone(listener), resolved);
+                    self.changed = true;
+                }
+            }
+        }
+    }
+
+    fn merge_runtime(&mut self) {
+        let layers = self.layers.iter().filter_map(|(_, layer)| layer.as_deref());
+        let merged = Runtime::merged(layers.chain(self.overrides.as_deref()));
+        if *self.config.runtime != merged {
+            self.config.runtime = Arc::new(merged);
+            self.changed = true;
+        }
     }
 
     fn put_secret(&mut self, name: Arc<str>, secret: Arc<Secret>, source: SecretSource) {
@@ -285,11 +438,12 @@ impl Assembly {
     }
 
     fn step_clusters(&mut self, now: Millis) {
-        for name in
-            self.ready(now, |all| &mut all.clusters.warming, |all, cluster| all.cluster_misses(cluster).is_none())
-        {
-            let Some(fresh) = self.clusters.warming.remove(&name) else { continue };
-            let load = match &fresh.value.discovery {
+        let mut stage = std::mem::take(&mut self.clusters);
+        let ready = stage.ready(now, |cluster, gaps| self.cluster_gaps(cluster, gaps));
+        self.clusters = stage;
+        for fresh in ready {
+            let name = Arc::clone(&fresh.name);
+            let load = match &fresh.discovery {
                 Discovery::Eds(load) => self.loads.get(load).cloned(),
                 Discovery::Static(load) | Discovery::StrictDns(load, _) | Discovery::LogicalDns(load, _) => {
                     Some(Arc::clone(load))
@@ -300,91 +454,127 @@ impl Assembly {
                 Some(load) => self.config.loads.insert(Arc::clone(&name), load),
                 None => self.config.loads.remove(&name),
             };
-            if let Some(before) = self.config.clusters.insert(name, Arc::clone(&fresh.value)) {
-                self.release_cluster(&before, Some(&fresh.value));
+            if let Some(before) = self.config.clusters.insert(name, Arc::clone(&fresh)) {
+                self.release_cluster(&before, Some(&fresh));
             }
             self.changed = true;
         }
     }
 
     fn step_routes(&mut self, now: Millis) {
-        for name in self.ready(now, |all| &mut all.routes.warming, |all, table| all.routes_miss(table).is_none()) {
-            let Some(fresh) = self.routes.warming.remove(&name) else { continue };
-            self.config.routes.insert(name, fresh.value);
+        let mut stage = std::mem::take(&mut self.routes);
+        let ready = stage.ready(now, |table, gaps| self.routes_gaps(table, gaps));
+        self.routes = stage;
+        for fresh in ready {
+            let name = Arc::clone(&fresh.name);
+            let table = if fresh.more_hosts.is_some() {
+                self.hosts.tables.insert(Arc::clone(&name), Arc::clone(&fresh));
+                self.hosts.merged(&fresh)
+            } else {
+                self.hosts.tables.remove(&name);
+                fresh
+            };
+            self.config.routes.insert(name, table);
+            self.changed = true;
+        }
+    }
+
+    fn step_scopes(&mut self, now: Millis) {
+        let mut stage = std::mem::take(&mut self.scopes);
+        let ready = stage.ready(now, |scope, gaps| self.scope_gaps(scope, gaps));
+        self.scopes = stage;
+        for fresh in ready {
+            let before = self.scoped.insert(Arc::clone(&fresh.name), Arc::clone(&fresh));
+            let index = Arc::make_mut(&mut self.config.scopes);
+            if let Some(before) = &before {
+                index.remove(before);
+            }
+            // A key that another scope has was refused before; who has it keeps it.
+            let _ = index.put(fresh);
+            if let Some(before) = before {
+                self.release(&Needs::of_scope(&before));
+            }
             self.changed = true;
         }
     }
 
     fn step_listeners(&mut self, now: Millis) {
-        for name in self.ready(now, |all| &mut all.listeners.warming, |all, l| all.listener_misses(l).is_none()) {
-            let Some(fresh) = self.listeners.warming.remove(&name) else { continue };
-            if let Some(before) = self.config.listeners.insert(name, fresh.value) {
-                self.release(&Needs::of_listener(&before));
+        let mut stage = std::mem::take(&mut self.listeners);
+        let ready = stage.ready(now, |listener, gaps| self.listener_gaps(listener, gaps));
+        self.listeners = stage;
+        for fresh in ready {
+            let name = Arc::clone(&fresh.name);
+            let resolved = extend::resolved(&fresh, &self.extensions);
+            let sent = if Arc::ptr_eq(&resolved, &fresh) {
+                self.extended.remove(&name)
+            } else {
+                self.extended.insert(Arc::clone(&name), fresh)
+            };
+            if let Some(before) = self.config.listeners.insert(name, resolved) {
+                self.release(&Needs::of_listener(sent.as_ref().unwrap_or(&before)));
             }
             self.changed = true;
         }
     }
 
-    /// The names in a stage that have what they need or have waited long enough. Starts the clocks of the others.
-    fn ready<V>(
-        &mut self,
-        now: Millis,
-        stage: impl Fn(&mut Self) -> &mut AHashMap<Arc<str>, Warming<V>>,
-        fits: impl Fn(&Self, &V) -> bool,
-    ) -> Vec<Arc<str>> {
-        let timeout = self.init_timeout;
-        let entries: Vec<_> =
-            stage(self).iter().map(|(name, w)| (Arc::clone(name), Arc::clone(&w.value), w.since)).collect();
-        let mut ready = Vec::new();
-        for (name, value, since) in entries {
-            let waited = since.map_or(0, |since| now.since(since));
-            if fits(self, &value) || timeout.is_some_and(|timeout| waited >= timeout) {
-                ready.push(name);
-            } else if since.is_none()
-                && let Some(warming) = stage(self).get_mut(&name)
-            {
-                warming.since = Some(now);
-            }
-        }
-        ready
+    fn cluster_gaps(&self, cluster: &Cluster, gaps: &mut Gaps) {
+        Needs::of_cluster(cluster).each(|need, name, wait| self.look(need, name, wait, gaps));
     }
 
-    fn cluster_misses(&self, cluster: &Cluster) -> Option<String> {
-        let mut missing = None;
-        Needs::of_cluster(cluster).each(|kind, name| missing = missing.take().or_else(|| self.misses(kind, name)));
-        missing
-    }
-
-    fn listener_misses(&self, listener: &Listener) -> Option<String> {
+    fn listener_gaps(&self, listener: &Listener, gaps: &mut Gaps) {
         if !self.complete.contains(&Kind::Cluster) {
-            return Some("the first set of clusters".to_owned());
+            gaps.add("the first set of", &Arc::from("clusters"), self.init_timeout);
         }
-        let mut missing = None;
-        Needs::of_listener(listener).each(|kind, name| missing = missing.take().or_else(|| self.misses(kind, name)));
-        Needs::clusters_of_listener(listener, |name| missing = missing.take().or_else(|| self.warms(name)));
-        missing
+        for (name, _) in self.layers.iter().filter(|(_, layer)| layer.is_none()) {
+            gaps.add("runtime layer", name, self.init_timeout);
+        }
+        Needs::of_listener(listener).each(|need, name, wait| self.look(need, name, wait, gaps));
+        if Needs::scopes(listener) {
+            if !self.complete.contains(&Kind::Scope) {
+                gaps.add("the first set of", &Arc::from("scopes"), self.init_timeout);
+            }
+            self.scopes.warming.keys().for_each(|scope| gaps.add("scope", scope, self.init_timeout));
+        }
+        Needs::clusters_of_listener(listener, |name| self.warms(name, gaps));
     }
 
-    fn routes_miss(&self, table: &RouteTable) -> Option<String> {
-        let mut missing = None;
-        Needs::clusters_of_routes(table, |name| missing = missing.take().or_else(|| self.warms(name)));
-        missing
+    fn routes_gaps(&self, table: &RouteTable, gaps: &mut Gaps) {
+        if let Some(wait) = table.more_hosts
+            && !self.complete.contains(&Kind::Host)
+        {
+            gaps.add("virtual hosts of", &table.name, wait);
+        }
+        Needs::clusters_of_routes(table, |name| self.warms(name, gaps));
     }
 
-    /// A cluster that does not exist is not waited for: requests for it are answered, as in Envoy.
-    fn warms(&self, cluster: &str) -> Option<String> {
-        let new = self.clusters.warming.contains_key(cluster) && !self.config.clusters.contains(cluster);
-        new.then(|| format!("cluster {cluster:?}"))
+    fn scope_gaps(&self, scope: &Scope, gaps: &mut Gaps) {
+        Needs::of_scope(scope).each(|need, name, wait| self.look(need, name, wait, gaps));
     }
 
-    fn misses(&self, need: Need, name: &str) -> Option<String> {
+    /// A cluster that does not exist is not waited for: requests for it are answered, as in Envoy. One that waits for ever itself
+    /// holds up nothing else for longer than the time of the start.
+    fn warms(&self, cluster: &Arc<str>, gaps: &mut Gaps) {
+        if !self.clusters.warming.is_empty()
+            && self.clusters.warming.contains_key(cluster)
+            && !self.config.clusters.contains(cluster)
+        {
+            gaps.add("cluster", cluster, self.init_timeout);
+        }
+    }
+
+    fn look(&self, need: Need, name: &Arc<str>, wait: FetchTimeout, gaps: &mut Gaps) {
         let (here, what) = match need {
             Need::Load => (self.loads.contains_key(name), "endpoints"),
             Need::Routes => (self.config.routes.contains(name), "routes"),
             Need::Secret => (self.config.secrets.contains(name), "secret"),
             Need::OwnSecret => (self.config.secrets.contains(name), "own secret"),
+            Need::Extension => (self.extensions.contains_key(name), "extension"),
+            // It is subscribed to, but nobody waits.
+            Need::LateExtension => (true, "extension"),
         };
-        (!here).then(|| format!("{what} {name:?}"))
+        if !here {
+            gaps.add(what, name, wait);
+        }
     }
 
     fn drop_unwanted(&mut self) {
@@ -394,31 +584,14 @@ impl Assembly {
                     self.loads.remove(&name);
                 }
                 Kind::Routes => {
-                    self.routes.warming.remove(&name);
+                    self.routes.remove(&name);
+                    self.hosts.tables.remove(&name);
                     self.changed |= self.config.routes.remove(&name).is_some();
                 }
                 Kind::Secret => self.changed |= self.config.secrets.remove(&name).is_some(),
-                Kind::Cluster | Kind::Listener => {}
+                Kind::Extension => drop(self.extensions.remove(&name)),
+                Kind::Cluster | Kind::Listener | Kind::Scope | Kind::Host | Kind::Runtime => {}
             }
         }
-    }
-}
-
-impl<V> Stage<V> {
-    /// Returns the version that was waiting before. The clock goes on: a stream of changes must not put off for ever.
-    fn put(&mut self, name: Arc<str>, value: Arc<V>) -> Option<Arc<V>> {
-        match self.warming.entry(name) {
-            std::collections::hash_map::Entry::Occupied(mut entry) => {
-                Some(std::mem::replace(&mut entry.get_mut().value, value))
-            }
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Warming { value, since: None });
-                None
-            }
-        }
-    }
-
-    fn since(&self) -> impl Iterator<Item = Millis> {
-        self.warming.values().filter_map(|w| w.since)
     }
 }

@@ -10,8 +10,10 @@
 
 mod cluster;
 mod filter;
+mod guard;
 mod header;
 mod http;
+mod lb;
 mod listener;
 mod load;
 mod local_reply;
@@ -19,25 +21,29 @@ mod log;
 mod map;
 mod matcher;
 mod route;
+mod scope;
 mod tls;
 mod value;
 
 pub use cluster::{
-    BindSettings, CircuitBreakers, Cluster, Discovery, DnsFamily, DnsSettings, EndpointMetadata, HealthCheck,
-    HealthCheckKind, Http1Upstream, HttpVersions, LbPolicy, LbSettings, LeastRequest, LocalityMode, MaglevSettings,
-    OriginalDst, OutlierDetection, Preconnect, ProxyProtocolVersion, RingHash, RingHashFunction, SlowStart,
-    SubsetFallback, SubsetSelector, SubsetSettings, TcpKeepalive, Threshold, TransportMatch, TransportSocket,
-    UpstreamHttp,
+    BindSettings, Cluster, Discovery, DnsFamily, DnsResolver, DnsSettings, EndpointMetadata, ForwardNames,
+    Http1Upstream, HttpVersions, OriginalDst, Preconnect, ProxyProtocolVersion, TcpKeepalive, TransportMatch,
+    TransportSocket, UpstreamHttp,
 };
 pub use filter::{
-    Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter,
+    Abort, AbortKind, Cors, Delay, DelayKind, Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter,
     HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
 };
+pub use guard::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};
 pub use http::{
     Codec, EscapedSlashes, Hcm, Http1Settings, Http2Settings, Http3Settings, InternalAddresses, Limits, PathSettings,
-    PortStripping, RequestId, RouteSource, Sampling, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade,
-    Xfcc, XfccDetails,
+    PortStripping, RequestId, RouteSource, Sampling, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade, Xfcc,
+    XfccDetails,
+};
+pub use lb::{
+    LbPolicy, LbSettings, LeastRequest, LocalityMode, MaglevSettings, PeakEwma, RingHash, RingHashFunction, SlowStart,
+    SubsetFallback, SubsetSelector, SubsetSettings,
 };
 pub use listener::{
     Address, Cidr, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, NetworkFilter,
@@ -56,13 +62,35 @@ pub use route::{
     RetryOn, RetryPolicy, Route, RouteAction, RouteMatch, RoutePriority, RouteTable, RouteTarget, StreamLimit,
     TemplatePart, UpgradeOverride, UriTemplate, VirtualHost,
 };
+pub use scope::{Element, Fragment, Scope, ScopeIndex, ScopeTable, ScopedRoutes};
 pub use tls::{
     Bundle, Certificate, DownstreamTls, PrivateKey, SanKind, SanMatcher, Secret, SecretRef, SecretSource, TlsCommon,
     TlsVersion, UpstreamTls, Validation, ValidationSource,
 };
 pub use value::{Metadata, MetadataMatch, Value};
 
-use std::sync::Arc;
+use crate::runtime::Runtime;
+use ::http::HeaderMap;
+use std::{sync::Arc, time::Duration};
+
+/// How long a resource that something refers to may take before it is done without (Envoy's `initial_fetch_timeout`);
+/// `None`: for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FetchTimeout(pub Option<Duration>);
+
+impl Default for FetchTimeout {
+    fn default() -> Self {
+        Self(Some(Duration::from_secs(15)))
+    }
+}
+
+impl FetchTimeout {
+    /// The longer of the two.
+    #[must_use]
+    pub fn or_longer(self, other: Self) -> Self {
+        Self(self.0.zip(other.0).map(|(one, two)| one.max(two)))
+    }
+}
 
 /// Everything a gateway works by at one moment.
 ///
@@ -83,6 +111,10 @@ pub struct Config {
     pub loads: Map<ClusterLoad>,
     /// By name. See [`SecretRef`]: a reference whose secret is not here cannot be used yet.
     pub secrets: Map<Secret>,
+    /// Scopes that came one by one, for connection managers that do not write theirs.
+    pub scopes: Arc<ScopeIndex>,
+    /// What operators set.
+    pub runtime: Arc<Runtime>,
 }
 
 impl Config {
@@ -93,6 +125,17 @@ impl Config {
         match &hcm.routes {
             RouteSource::Inline(table) => Some(table),
             RouteSource::Named(name) => self.routes.get(name),
+            RouteSource::Scoped(_) => None,
+        }
+    }
+
+    /// The routes for a request with these headers: as [`route_table`](Self::route_table), or those of its scope.
+    #[must_use]
+    pub fn routes_for<'a>(&'a self, hcm: &'a Hcm, headers: &HeaderMap) -> Option<&'a Arc<RouteTable>> {
+        let RouteSource::Scoped(scoped) = &hcm.routes else { return self.route_table(hcm) };
+        match &scoped.find(&self.scopes, headers)?.routes {
+            ScopeTable::Inline(table) => Some(table),
+            ScopeTable::Named(name) => self.routes.get(name),
         }
     }
 }

@@ -254,6 +254,7 @@ impl<'m> Draft<'m> {
                 }
                 _ => {}
             },
+            HttpFilterKind::Discovered(_) => return Some(Box::new(Reply::failure(Failure::new(Kind::NoFilterConfig)))),
             HttpFilterKind::MeshStats | HttpFilterKind::GrpcStats | HttpFilterKind::Router(_) => {}
         }
         None

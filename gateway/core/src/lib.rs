@@ -24,10 +24,12 @@ pub mod forward;
 pub mod hash;
 pub mod head;
 pub mod header;
+pub mod health;
 pub mod names;
 pub mod outlier;
 pub mod request;
 pub mod route;
+pub mod runtime;
 pub mod time;
 pub mod wire;
 

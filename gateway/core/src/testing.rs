@@ -37,6 +37,7 @@ pub(crate) fn hcm() -> Hcm {
         stat_prefix: "t".into(),
         codec: Codec::Auto,
         routes: RouteSource::Named(Arc::from("t")),
+        fetch_timeout: crate::config::FetchTimeout::default(),
         filters: Box::default(),
         access_logs: Box::default(),
         use_remote_address: false,
@@ -66,13 +67,7 @@ pub(crate) fn hcm() -> Hcm {
         },
         limits: Limits { headers_kb: 60, headers: 100, requests_per_connection: 0, underscores: Underscores::Allow },
         upgrades: Box::default(),
-        request_id: RequestId {
-            generate: true,
-            preserve_external: false,
-            in_response: false,
-            pack_trace_reason: true,
-            samples: true,
-        },
+        request_id: RequestId { generate: true, preserve_external: false, in_response: false, pack_trace_reason: true, samples: true },
         add_user_agent: false,
         proxy_100_continue: false,
         stream_error_on_invalid: false,
@@ -106,6 +101,12 @@ pub(crate) fn hcm() -> Hcm {
 /// A message packed with its type.
 pub(crate) fn any<M: prost::Name>(message: &M) -> protobuf::Any {
     protobuf::Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// A source that says how long it may take.
+pub(crate) fn ads_for(wait: Duration) -> core::ConfigSource {
+    let seconds = i64::try_from(wait.as_secs()).unwrap();
+    core::ConfigSource { initial_fetch_timeout: Some(protobuf::Duration { seconds, nanos: 0 }), ..ads() }
 }
 
 /// "Over the aggregated stream".

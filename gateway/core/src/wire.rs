@@ -8,6 +8,8 @@ mod action;
 mod address;
 mod any;
 mod cluster;
+mod dns;
+mod extension;
 mod filter;
 mod format;
 mod header;
@@ -24,6 +26,7 @@ mod protocol;
 mod refusal;
 mod retry;
 mod route;
+mod scope;
 mod tls;
 mod tracing;
 mod types;
@@ -34,15 +37,20 @@ mod tests;
 pub use refusal::Refusal;
 pub use types::{Kind, SUPPORTED, Support};
 
-use crate::config::{Cluster, ClusterLoad, Listener, RouteTable, Secret};
-use any::Decoded;
+use crate::config::{
+    Cluster, ClusterLoad, Extension, Listener, RouteTable, Scope, Secret, Value, VirtualHost as VirtualHostConfig,
+};
+use any::{At as _, Decoded};
 use std::sync::Arc;
 use tombolo_controlplane_api::xds::envoy::{
     config::{
         cluster::v3::Cluster as ClusterMessage, endpoint::v3::ClusterLoadAssignment,
-        listener::v3::Listener as ListenerMessage, route::v3::RouteConfiguration,
+        core::v3::TypedExtensionConfig,
+        listener::v3::Listener as ListenerMessage,
+        route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost},
     },
     extensions::transport_sockets::tls::v3::Secret as SecretMessage,
+    service::runtime::v3::Runtime as RuntimeMessage,
 };
 
 /// Larger resources are refused.
@@ -57,7 +65,7 @@ pub fn decode(kind: Kind, name: &str, body: &[u8]) -> Result<Resource, Refusal> 
     if body.len() > LARGEST {
         return Err(Refusal::new("", format!("larger than {LARGEST} bytes")).of(name));
     }
-    let resource = decode_as(kind, body);
+    let resource = decode_as(kind, name, body);
     match resource {
         Ok(resource) if !name.is_empty() && **resource.name() != *name => {
             Err(Refusal::new("name", format!("{:?} in a resource of another name", resource.name())).of(name))
@@ -68,7 +76,7 @@ pub fn decode(kind: Kind, name: &str, body: &[u8]) -> Result<Resource, Refusal> 
     }
 }
 
-fn decode_as(kind: Kind, body: &[u8]) -> Decoded<Resource> {
+fn decode_as(kind: Kind, name: &str, body: &[u8]) -> Decoded<Resource> {
     Ok(match kind {
         Kind::Cluster => Resource::Cluster(Arc::new(cluster::cluster(any::decode::<ClusterMessage>(body)?)?)),
         Kind::Load => Resource::Load(Arc::new(load::assignment(any::decode::<ClusterLoadAssignment>(body)?)?)),
@@ -78,7 +86,26 @@ fn decode_as(kind: Kind, body: &[u8]) -> Decoded<Resource> {
             let (name, secret) = tls::secret(any::decode::<SecretMessage>(body)?)?;
             Resource::Secret(name, Arc::new(secret))
         }
+        Kind::Scope => Resource::Scope(Arc::new(scope::scope(any::decode::<ScopedRouteConfiguration>(body)?)?)),
+        Kind::Host => Resource::Host(Arc::new(host(name, any::decode::<VirtualHost>(body)?)?)),
+        Kind::Extension => {
+            let (name, extension) = extension::resource(any::decode::<TypedExtensionConfig>(body)?)?;
+            Resource::Extension(name, Arc::new(extension))
+        }
+        Kind::Runtime => {
+            let RuntimeMessage { name, layer } = any::decode::<RuntimeMessage>(body)?;
+            let layer = any::structure(&layer.unwrap_or_default(), 0).at("layer")?;
+            Resource::Runtime(name.into(), Arc::new(layer))
+        }
     })
+}
+
+/// A virtual host of its own. Its table is told by the name of the resource, `TABLE/HOST`.
+fn host(name: &str, message: VirtualHost) -> Decoded<DynamicHost> {
+    let (table, _) = name.split_once('/').ok_or_else(|| Refusal::new("name", "not TABLE/HOST"))?;
+    let domains = any::texts(&message.domains);
+    let host = route::virtual_host(message, route::LARGEST_BODY)?;
+    Ok(DynamicHost { name: name.into(), table: table.into(), domains, host: Arc::new(host) })
 }
 
 /// The name of a resource that is refused, as far as it can be read.
@@ -89,6 +116,10 @@ fn any_name(kind: Kind, body: &[u8]) -> String {
         Kind::Listener => any::decode::<ListenerMessage>(body).map(|m| m.name),
         Kind::Routes => any::decode::<RouteConfiguration>(body).map(|m| m.name),
         Kind::Secret => any::decode::<SecretMessage>(body).map(|m| m.name),
+        Kind::Scope => any::decode::<ScopedRouteConfiguration>(body).map(|m| m.name),
+        Kind::Host => any::decode::<VirtualHost>(body).map(|m| m.name),
+        Kind::Extension => any::decode::<TypedExtensionConfig>(body).map(|m| m.name),
+        Kind::Runtime => any::decode::<RuntimeMessage>(body).map(|m| m.name),
     }
     .unwrap_or_default()
 }
@@ -106,6 +137,27 @@ pub enum Resource {
     Routes(Arc<RouteTable>),
     /// A secret and its name.
     Secret(Arc<str>, Arc<Secret>),
+    /// A scope of routes.
+    Scope(Arc<Scope>),
+    /// A virtual host of its own.
+    Host(Arc<DynamicHost>),
+    /// A filter's configuration and its name.
+    Extension(Arc<str>, Arc<Extension>),
+    /// A layer of runtime values and its name.
+    Runtime(Arc<str>, Arc<Value>),
+}
+
+/// A virtual host that comes as a resource of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DynamicHost {
+    /// Of the resource.
+    pub name: Arc<str>,
+    /// The route table that it belongs to.
+    pub table: Arc<str>,
+    /// What it serves.
+    pub domains: Box<[Arc<str>]>,
+    /// The host.
+    pub host: Arc<VirtualHostConfig>,
 }
 
 impl Resource {
@@ -118,6 +170,10 @@ impl Resource {
             Self::Listener(_) => Kind::Listener,
             Self::Routes(_) => Kind::Routes,
             Self::Secret(..) => Kind::Secret,
+            Self::Scope(_) => Kind::Scope,
+            Self::Host(_) => Kind::Host,
+            Self::Extension(..) => Kind::Extension,
+            Self::Runtime(..) => Kind::Runtime,
         }
     }
 
@@ -129,7 +185,9 @@ impl Resource {
             Self::Load(load) => &load.name,
             Self::Listener(listener) => &listener.name,
             Self::Routes(table) => &table.name,
-            Self::Secret(name, _) => name,
+            Self::Secret(name, _) | Self::Extension(name, _) | Self::Runtime(name, _) => name,
+            Self::Scope(scope) => &scope.name,
+            Self::Host(host) => &host.name,
         }
     }
 }

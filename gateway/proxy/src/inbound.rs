@@ -193,6 +193,8 @@ async fn filters(listener: &Listener, fresh: &mut Fresh, info: &mut ConnInfo, le
             ListenerFilter::ProxyProtocol(settings) => read_proxy_header(settings, fresh, info).await?,
             ListenerFilter::TlsInspector => inspect_tls(fresh, info, learned).await?,
             ListenerFilter::HttpInspector => inspect_http(fresh, learned).await,
+            // Its configuration did not come: without it nothing may pass.
+            ListenerFilter::Discovered(_) => return None,
         }
     }
     Some(())
@@ -370,6 +372,8 @@ async fn finish(inbound: Inbound, stream: Stream) {
         match filter {
             // Kept by what ends the chain.
             NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => {}
+            // Its configuration did not come: without it nothing may pass.
+            NetworkFilter::Discovered(_) => return,
         }
     }
     match &chain.terminal {

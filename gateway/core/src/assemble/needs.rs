@@ -2,8 +2,9 @@
 
 use crate::{
     config::{
-        Cluster, ClusterChoice, Discovery, DownstreamTls, FilterChain, Listener, RouteSource, RouteTable, RouteTarget,
-        SecretRef, SecretSource, TcpCluster, Terminal, TlsCommon, TransportSocket, ValidationSource,
+        Cluster, ClusterChoice, Discovery, DownstreamTls, FetchTimeout, FilterChain, Listener, RouteSource, RouteTable,
+        RouteTarget, Scope, ScopeIndex, ScopeTable, SecretRef, SecretSource, TcpCluster, Terminal, TlsCommon,
+        TransportSocket, ValidationSource,
     },
     wire::Kind,
 };
@@ -18,6 +19,9 @@ pub(super) enum Need {
     Secret,
     /// A secret of the proxy's own: needed, but not subscribed to.
     OwnSecret,
+    Extension,
+    /// An extension for which a default serves until it comes.
+    LateExtension,
 }
 
 impl Need {
@@ -28,18 +32,19 @@ impl Need {
             Self::Routes => Some(Kind::Routes),
             Self::Secret => Some(Kind::Secret),
             Self::OwnSecret => None,
+            Self::Extension | Self::LateExtension => Some(Kind::Extension),
         }
     }
 }
 
 /// Names that must be here before something can be used.
-pub(super) struct Needs<'a>(SmallVec<[(Need, &'a Arc<str>); 8]>);
+pub(super) struct Needs<'a>(SmallVec<[(Need, &'a Arc<str>, FetchTimeout); 8]>);
 
 impl<'a> Needs<'a> {
     pub(super) fn of_cluster(cluster: &'a Cluster) -> Self {
         let mut needs = Self(SmallVec::new());
         if let Discovery::Eds(load) = &cluster.discovery {
-            needs.put(Need::Load, load);
+            needs.put(Need::Load, load, cluster.fetch_timeout);
         }
         needs.transport(&cluster.transport);
         for transport in &cluster.transport_matches {
@@ -54,17 +59,46 @@ impl<'a> Needs<'a> {
             if let Some(tls) = &chain.tls {
                 needs.downstream(tls);
             }
-            if let Terminal::Http(hcm) = &chain.terminal
-                && let RouteSource::Named(name) = &hcm.routes
-            {
-                needs.put(Need::Routes, name);
+            if let Terminal::Http(hcm) = &chain.terminal {
+                match &hcm.routes {
+                    RouteSource::Named(name) => needs.put(Need::Routes, name, hcm.fetch_timeout),
+                    RouteSource::Scoped(scoped) => {
+                        let scopes = scoped.scopes.iter().flat_map(ScopeIndex::iter);
+                        scopes.for_each(|scope| needs.scope(scope, hcm.fetch_timeout));
+                    }
+                    RouteSource::Inline(_) => {}
+                }
             }
+        }
+        for place in super::extend::places(listener) {
+            let need = if place.waits { Need::Extension } else { Need::LateExtension };
+            needs.put(need, &place.resource, place.fetch_timeout);
         }
         needs
     }
 
+    pub(super) fn of_scope(scope: &'a Scope) -> Self {
+        let mut needs = Self(SmallVec::new());
+        needs.scope(scope, FetchTimeout::default());
+        needs
+    }
+
+    fn scope(&mut self, scope: &'a Scope, wait: FetchTimeout) {
+        if let ScopeTable::Named(name) = &scope.routes {
+            self.put(Need::Routes, name, wait);
+        }
+    }
+
+    /// True when a listener takes scopes that come one by one.
+    pub(super) fn scopes(listener: &Listener) -> bool {
+        chains(listener).any(|chain| match &chain.terminal {
+            Terminal::Http(hcm) => matches!(&hcm.routes, RouteSource::Scoped(scoped) if scoped.scopes.is_none()),
+            Terminal::Tcp(_) => false,
+        })
+    }
+
     /// Clusters that a listener names without a route table of its own name.
-    pub(super) fn clusters_of_listener(listener: &'a Listener, mut each: impl FnMut(&'a str)) {
+    pub(super) fn clusters_of_listener(listener: &'a Listener, mut each: impl FnMut(&'a Arc<str>)) {
         for chain in chains(listener) {
             match &chain.terminal {
                 Terminal::Http(hcm) => {
@@ -80,7 +114,7 @@ impl<'a> Needs<'a> {
         }
     }
 
-    pub(super) fn clusters_of_routes(table: &'a RouteTable, mut each: impl FnMut(&'a str)) {
+    pub(super) fn clusters_of_routes(table: &'a RouteTable, mut each: impl FnMut(&'a Arc<str>)) {
         for route in table.hosts.iter().flat_map(|host| &host.routes) {
             let RouteTarget::Forward(action) = &route.target else { continue };
             match &action.cluster {
@@ -91,16 +125,17 @@ impl<'a> Needs<'a> {
         }
     }
 
-    pub(super) fn each(&self, mut each: impl FnMut(Need, &'a Arc<str>)) {
-        for (kind, name) in &self.0 {
-            each(*kind, name);
+    pub(super) fn each(&self, mut each: impl FnMut(Need, &'a Arc<str>, FetchTimeout)) {
+        for (kind, name, wait) in &self.0 {
+            each(*kind, name, *wait);
         }
     }
 
-    fn put(&mut self, kind: Need, name: &'a Arc<str>) {
+    fn put(&mut self, kind: Need, name: &'a Arc<str>, wait: FetchTimeout) {
         // A name counts once per resource, so that giving it back is symmetric whatever the order.
-        if !self.0.contains(&(kind, name)) {
-            self.0.push((kind, name));
+        match self.0.iter_mut().find(|(other, known, _)| *other == kind && *known == name) {
+            Some((_, _, told)) => *told = told.or_longer(wait),
+            None => self.0.push((kind, name, wait)),
         }
     }
 
@@ -119,23 +154,23 @@ impl<'a> Needs<'a> {
     fn tls(&mut self, common: &'a TlsCommon) {
         for certificate in &common.certificates {
             if let SecretRef::Named(source, name) = certificate {
-                self.secret(*source, name);
+                self.secret(*source, name, common.fetch_timeout);
             }
         }
         match &common.validation {
             Some(ValidationSource::Named(source, name) | ValidationSource::Combined(_, source, name)) => {
-                self.secret(*source, name)
+                self.secret(*source, name, common.fetch_timeout)
             }
             Some(ValidationSource::Inline(_)) | None => {}
         }
     }
 
-    fn secret(&mut self, source: SecretSource, name: &'a Arc<str>) {
+    fn secret(&mut self, source: SecretSource, name: &'a Arc<str>, wait: FetchTimeout) {
         let need = match source {
             SecretSource::Ads => Need::Secret,
             SecretSource::Own => Need::OwnSecret,
         };
-        self.put(need, name);
+        self.put(need, name, wait);
     }
 }
 

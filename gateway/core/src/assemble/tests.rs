@@ -1,6 +1,9 @@
 //! Tests of `assemble`.
 
+mod dynamic;
+
 use super::*;
+use crate::config::Terminal;
 use crate::testing::{ads, any as packed, hcm_message, listener_message, route_to, router, table_message};
 use crate::wire::decode;
 use proptest::prelude::*;
@@ -174,7 +177,7 @@ impl Server {
             Kind::Load => load(name, *number),
             Kind::Listener => listener(name, to),
             Kind::Routes => routes(name, to),
-            Kind::Secret => return None,
+            _ => return None,
         })
     }
 

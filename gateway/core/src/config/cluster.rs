@@ -2,7 +2,7 @@
 //!
 //! Owns the types. Used by `balance`, `breaker`, `outlier`, `attempt` and the I/O layer.
 
-use super::{ClusterLoad, HeaderChanges, Metadata, UpstreamTls, Value};
+use super::{CircuitBreakers, ClusterLoad, HealthCheck, LbSettings, Metadata, OutlierDetection, UpstreamTls, Value};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -28,8 +28,10 @@ pub struct Cluster {
     pub breakers: CircuitBreakers,
     /// `None`: no endpoint is ejected.
     pub outlier: Option<Arc<OutlierDetection>>,
-    /// Active checks; empty: none.
-    pub health_checks: Box<[Arc<HealthCheck>]>,
+    /// Active checks.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// A new cluster is used only after the first round of active checks.
+    pub wait_until_checked: bool,
     /// HTTP towards the endpoints.
     pub http: Arc<UpstreamHttp>,
     /// Transport when no match fits.
@@ -50,6 +52,8 @@ pub struct Cluster {
     pub pool_per_downstream: bool,
     /// Free-form: `istio` tells the services for telemetry.
     pub metadata: Metadata,
+    /// How long endpoints may take to arrive.
+    pub fetch_timeout: super::FetchTimeout,
 }
 
 /// Where endpoints come from.
@@ -66,7 +70,7 @@ pub enum Discovery {
     /// Where the client was going.
     OriginalDst(OriginalDst),
     /// Resolved from the request's host (or SNI).
-    DynamicForwardProxy(DnsSettings),
+    DynamicForwardProxy(Arc<ForwardNames>),
     /// The first of these clusters that can take a request.
     Aggregate(Box<[Arc<str>]>),
 }
@@ -76,10 +80,54 @@ pub enum Discovery {
 pub struct DnsSettings {
     /// Time between resolutions when the answer's TTL does not say (or is not respected).
     pub refresh: Duration,
+    /// Shortest and longest time to the next question after one that failed; `None`: `refresh`.
+    pub failure: Option<(Duration, Duration)>,
+    /// Random addition to the time between resolutions.
+    pub jitter: Duration,
+    /// No sooner, whatever a TTL says.
+    pub min_refresh: Duration,
     /// Follow the TTL of answers.
     pub respect_ttl: bool,
     /// Which addresses.
     pub family: DnsFamily,
+    /// Who is asked.
+    pub resolver: DnsResolver,
+}
+
+/// Who is asked for addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct DnsResolver {
+    /// These servers; empty: those of the machine.
+    pub servers: Box<[SocketAddr]>,
+    /// Only if the machine names none.
+    pub servers_as_fallback: bool,
+    /// The machine's own library instead, which knows no TTL.
+    pub library: bool,
+    /// By TCP from the start.
+    pub tcp: bool,
+    /// Names are complete as they are.
+    pub no_search: bool,
+    /// For one question to one server; zero: 5 s.
+    pub timeout: Duration,
+    /// Questions before giving up; 0: 4.
+    pub tries: u32,
+}
+
+/// Names that requests bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardNames {
+    /// Cache of answers, shared by what names it.
+    pub cache: Arc<str>,
+    /// How they are resolved.
+    pub dns: DnsSettings,
+    /// Names known at a time.
+    pub most: u32,
+    /// Names that nobody asked for in so long are forgotten.
+    pub unused: Duration,
+    /// Requests that wait for an answer at a time.
+    pub pending: u32,
+    /// How long they wait.
+    pub timeout: Duration,
 }
 
 /// Which addresses of a name count.
@@ -107,334 +155,6 @@ pub struct OriginalDst {
     pub port_override: Option<u16>,
     /// Destinations unused for so long are forgotten.
     pub cleanup_interval: Duration,
-}
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LbSettings {
-    /// The policy.
-    pub policy: LbPolicy,
-    /// Percent of healthy endpoints below which health is ignored; 50 by default, 0 never.
-    pub panic_threshold: f64,
-    /// In panic no endpoint is taken: requests fail at once.
-    pub fail_on_panic: bool,
-    /// How localities share.
-    pub locality: LocalityMode,
-    /// Subsets; `None`: off.
-    pub subsets: Option<Arc<SubsetSettings>>,
-    /// Growing weight of fresh endpoints (round robin, least request).
-    pub slow_start: Option<SlowStart>,
-    /// Wait so long to gather changes of endpoints; `None`: Envoy's second.
-    pub update_merge_window: Option<Duration>,
-    /// Endpoints count only after their first active check.
-    pub ignore_new_until_checked: bool,
-    /// Keep using the chosen endpoint for as long as its health allows when it is named by a session (stateful sessions), by
-    /// these health states in bits; 0: Envoy's default (unknown, healthy, degraded).
-    pub override_host_statuses: u32,
-    /// Hash by host name instead of address (consistent hashing).
-    pub hash_by_hostname: bool,
-    /// In percent, at least 100; `None`: unbounded load (consistent hashing).
-    pub hash_balance_factor: Option<u32>,
-}
-
-/// Policies.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LbPolicy {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The least busy of a few.
-    LeastRequest(LeastRequest),
-    /// Any.
-    Random,
-    /// Consistent hashing on a ring.
-    RingHash(RingHash),
-    /// Consistent hashing by a table.
-    Maglev(MaglevSettings),
-    /// The first that can be connected to.
-    PickFirst,
-    /// The discovery decides ([`Discovery::OriginalDst`], [`Discovery::DynamicForwardProxy`], [`Discovery::Aggregate`]).
-    ByDiscovery,
-}
-
-/// Settings of least request.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LeastRequest {
-    /// Of how many the least busy is taken; 2 by default.
-    pub choices: u32,
-    /// How strongly active requests lower the weight when weights differ; 1.0 by default.
-    pub active_request_bias: f64,
-    /// Look at all endpoints instead of a sample.
-    pub full_scan: bool,
-}
-
-/// Settings of a hash ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RingHash {
-    /// 1024 by default.
-    pub minimum_size: u64,
-    /// 8 Mi by default.
-    pub maximum_size: u64,
-    /// The function.
-    pub function: RingHashFunction,
-}
-
-/// Hash functions of a ring.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum RingHashFunction {
-    /// XXH64.
-    #[default]
-    XxHash,
-    /// MurmurHash2, as in libstdc++.
-    Murmur2,
-}
-
-/// Settings of a Maglev table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaglevSettings {
-    /// A prime; 65537 by default.
-    pub table_size: u64,
-}
-
-/// How localities share the load of a priority.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum LocalityMode {
-    /// They do not count.
-    #[default]
-    Flat,
-    /// By their weights.
-    Weighted,
-    /// The own zone first (percent of requests that take part, and the smallest cluster for which it is done).
-    ZoneAware {
-        /// Percent of requests that are routed so.
-        routing_enabled: f64,
-        /// Smaller clusters are not.
-        min_cluster_size: u64,
-        /// Endpoints of the own zone count even when there are too few.
-        force_local: bool,
-        /// No endpoint in panic.
-        fail_on_panic: bool,
-    },
-}
-
-/// Growing weight of fresh endpoints.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SlowStart {
-    /// How long an endpoint is fresh.
-    pub window: Duration,
-    /// Exponent's inverse of the growth; 1.0 is linear.
-    pub aggression: f64,
-    /// Smallest share of the weight in percent; 10 by default.
-    pub min_weight_percent: f64,
-}
-
-/// Subsets of endpoints by metadata.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SubsetSettings {
-    /// What is done when no subset fits.
-    pub fallback: SubsetFallback,
-    /// Of [`SubsetFallback::Default`].
-    pub default_subset: Box<[(Arc<str>, Value)]>,
-    /// Sets of keys by which subsets are made.
-    pub selectors: Box<[SubsetSelector]>,
-    /// Scale locality weights by the share of endpoints in the subset.
-    pub scale_locality_weight: bool,
-    /// Respect locality weights within subsets.
-    pub locality_weight_aware: bool,
-    /// With no endpoints left in the fallback, ignore metadata (panic).
-    pub panic_mode_any: bool,
-    /// Values in a list count one by one.
-    pub list_as_any: bool,
-    /// A list of subsets in a route's metadata is tried in order.
-    pub fallback_list: bool,
-}
-
-/// One set of keys.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SubsetSelector {
-    /// Sorted.
-    pub keys: Box<[Arc<str>]>,
-    /// Own fallback; `None`: that of the settings.
-    pub fallback: Option<SubsetFallback>,
-    /// Of [`SubsetFallback::Keys`], sorted.
-    pub fallback_keys: Box<[Arc<str>]>,
-    /// Each subset is one endpoint.
-    pub single_host: bool,
-}
-
-/// What is done when no subset fits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum SubsetFallback {
-    /// Fail.
-    #[default]
-    None,
-    /// Any endpoint.
-    Any,
-    /// The default subset.
-    Default,
-    /// The subset by fewer keys (selectors only).
-    Keys,
-}
-
-/// Bounds per priority of requests.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CircuitBreakers {
-    /// For default priority.
-    pub default: Threshold,
-    /// For high priority.
-    pub high: Threshold,
-    /// Most connections per endpoint; `None`: no bound.
-    pub per_host_connections: Option<u32>,
-}
-
-/// Bounds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Threshold {
-    /// Connections; 1024 by default.
-    pub connections: u32,
-    /// Requests waiting for a connection; 1024 by default.
-    pub pending: u32,
-    /// Requests at once; 1024 by default.
-    pub requests: u32,
-    /// Retries at once; 3 by default. Not used when `retry_budget` is set.
-    pub retries: u32,
-    /// Connection pools; no bound by default.
-    pub pools: u32,
-    /// Retries as a share of requests: percent, and how many are always allowed.
-    pub retry_budget: Option<(f64, u32)>,
-    /// Publish how much remains.
-    pub track_remaining: bool,
-}
-
-impl Default for Threshold {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            pending: 1024,
-            requests: 1024,
-            retries: 3,
-            pools: u32::MAX,
-            retry_budget: None,
-            track_remaining: false,
-        }
-    }
-}
-
-/// When an endpoint is ejected for failing. Percentages that enforce are the chance to eject when the condition holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutlierDetection {
-    /// 5xx in a row; 5.
-    pub consecutive_5xx: u32,
-    /// 100.
-    pub enforcing_consecutive_5xx: u32,
-    /// Gateway errors (502, 503, 504) in a row; 5.
-    pub consecutive_gateway_failure: u32,
-    /// 0.
-    pub enforcing_consecutive_gateway_failure: u32,
-    /// Errors of the own side (connecting, timeouts) are counted apart.
-    pub split_external_local_origin: bool,
-    /// Own-side errors in a row; 5.
-    pub consecutive_local_origin_failure: u32,
-    /// 100.
-    pub enforcing_consecutive_local_origin_failure: u32,
-    /// Time between sweeps; 10 s.
-    pub interval: Duration,
-    /// Ejection lasts this times the number of ejections; 30 s.
-    pub base_ejection: Duration,
-    /// But no longer; 300 s or the base, if that is more.
-    pub max_ejection: Duration,
-    /// Random addition to the ejection; 0.
-    pub max_ejection_jitter: Duration,
-    /// Share of endpoints that may be ejected; 10.
-    pub max_ejection_percent: u32,
-    /// One may be ejected whatever that share says.
-    pub always_eject_one: bool,
-    /// 100.
-    pub enforcing_success_rate: u32,
-    /// 5.
-    pub success_rate_minimum_hosts: u32,
-    /// 100.
-    pub success_rate_request_volume: u32,
-    /// In thousandths; 1900.
-    pub success_rate_stdev_factor: u32,
-    /// 100.
-    pub enforcing_local_origin_success_rate: u32,
-    /// 85.
-    pub failure_percentage_threshold: u32,
-    /// 0.
-    pub enforcing_failure_percentage: u32,
-    /// 0.
-    pub enforcing_failure_percentage_local_origin: u32,
-    /// 5.
-    pub failure_percentage_minimum_hosts: u32,
-    /// 50.
-    pub failure_percentage_request_volume: u32,
-    /// A successful active check ends the ejection; true.
-    pub uneject_on_healthy_check: bool,
-}
-
-/// An active check.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HealthCheck {
-    /// What is asked.
-    pub kind: HealthCheckKind,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Between checks of a healthy endpoint.
-    pub interval: Duration,
-    /// Between checks while the cluster has had no traffic.
-    pub no_traffic_interval: Duration,
-    /// Between checks of an unhealthy endpoint.
-    pub unhealthy_interval: Duration,
-    /// Random addition to each interval.
-    pub jitter: Duration,
-    /// The same in percent of the interval.
-    pub jitter_percent: u32,
-    /// Wait before the first check.
-    pub initial_jitter: Duration,
-    /// Failures in a row to become unhealthy (HTTP 503 needs one).
-    pub unhealthy_threshold: u32,
-    /// Successes in a row to become healthy (the first check needs one).
-    pub healthy_threshold: u32,
-    /// Keep the connection between checks.
-    pub reuse_connection: bool,
-    /// Chooses the transport of checks as endpoint metadata would.
-    pub transport_criteria: Option<Value>,
-}
-
-/// What an active check asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HealthCheckKind {
-    /// An HTTP request.
-    Http {
-        /// `Host`; empty: the cluster's name.
-        host: Arc<str>,
-        /// With query.
-        path: Arc<str>,
-        /// GET unless said otherwise.
-        method: http::Method,
-        /// HTTP/2.
-        http2: bool,
-        /// Ranges `[start, end)` that are good; 200 when empty.
-        expected: Box<[(u16, u16)]>,
-        /// Ranges that count as failures without making the endpoint unhealthy at once.
-        retriable: Box<[(u16, u16)]>,
-        /// More headers.
-        headers: HeaderChanges,
-    },
-    /// The gRPC health service.
-    Grpc {
-        /// Service asked for.
-        service: Arc<str>,
-        /// `:authority`; empty: the cluster's name.
-        authority: Arc<str>,
-    },
-    /// A connection; with bytes to send and bytes to be found in order in the answer.
-    Tcp {
-        /// Sent.
-        send: Option<bytes::Bytes>,
-        /// Expected.
-        receive: Box<[bytes::Bytes]>,
-    },
 }
 
 /// HTTP towards the endpoints.

@@ -34,6 +34,36 @@ pub enum HttpFilterKind {
     GrpcStats,
     /// Counts with mesh labels (`istio.stats`).
     MeshStats,
+    /// Comes as a resource of its own. `assemble` puts what came in its place; while this stands here, requests get 500.
+    Discovered(Arc<Discovered>),
+}
+
+/// A filter that comes as a resource of its own (ECDS).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discovered {
+    /// Name of the resource.
+    pub resource: Arc<str>,
+    /// Message types that it may be of, without a host part.
+    pub types: Box<[Arc<str>]>,
+    /// Used until it comes.
+    pub default: Option<Extension>,
+    /// The listener waits for it, even when there is a default.
+    pub waits: bool,
+    /// How long it may take.
+    pub fetch_timeout: super::FetchTimeout,
+}
+
+/// A filter's configuration, for each place in which it could stand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extension {
+    /// Its message type, without a host part.
+    pub type_name: Arc<str>,
+    /// In a connection manager.
+    pub http: Option<HttpFilterKind>,
+    /// Before a filter chain is chosen.
+    pub listener: Option<super::ListenerFilter>,
+    /// In a filter chain, not at its end.
+    pub network: Option<super::NetworkFilter>,
 }
 
 /// Settings of the router.

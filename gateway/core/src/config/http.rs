@@ -15,6 +15,8 @@ pub struct Hcm {
     pub codec: Codec,
     /// Where the routes are.
     pub routes: RouteSource,
+    /// How long routes may take to arrive.
+    pub fetch_timeout: super::FetchTimeout,
     /// In order; the router, last, is [`HttpFilterKind::Router`](super::HttpFilterKind::Router).
     pub filters: Box<[HttpFilter]>,
     /// Written when a request ends.
@@ -98,6 +100,8 @@ pub enum RouteSource {
     Inline(Arc<RouteTable>),
     /// In [`Config::routes`](super::Config::routes).
     Named(Arc<str>),
+    /// By the request's headers.
+    Scoped(Arc<super::ScopedRoutes>),
 }
 
 /// Which addresses count as internal.

@@ -92,6 +92,8 @@ pub enum ListenerFilter {
     HttpInspector,
     /// Reads a PROXY protocol header.
     ProxyProtocol(ProxyProtocolSettings),
+    /// Comes as a resource of its own; while this stands here, connections are closed.
+    Discovered(Arc<super::Discovered>),
 }
 
 /// How PROXY protocol headers are read.
@@ -170,6 +172,8 @@ pub enum NetworkFilter {
     SniCluster,
     /// At most so many connections at once; more are closed after the delay.
     ConnectionLimit(u64, Option<Duration>),
+    /// Comes as a resource of its own; while this stands here, connections are closed.
+    Discovered(Arc<super::Discovered>),
 }
 
 /// What ends a chain.

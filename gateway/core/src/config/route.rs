@@ -41,6 +41,8 @@ pub struct RouteTable {
     pub overrides: FilterOverrides,
     /// Free-form.
     pub metadata: Metadata,
+    /// Further virtual hosts come one by one (VHDS), and so long is waited for the first of them.
+    pub more_hosts: Option<super::FetchTimeout>,
 }
 
 /// A virtual host.

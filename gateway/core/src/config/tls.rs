@@ -25,6 +25,8 @@ pub struct TlsCommon {
     pub ciphers: Box<[Arc<str>]>,
     /// Names of key exchange groups; empty: the library's (post-quantum hybrid first).
     pub groups: Box<[Arc<str>]>,
+    /// How long secrets may take to arrive.
+    pub fetch_timeout: super::FetchTimeout,
 }
 
 /// TLS versions that are spoken. Older ones are raised to 1.2 or refused by `wire`.

@@ -1,7 +1,7 @@
 //! Messages inside messages: typed configurations, durations, small wrappers.
 
 use super::Refusal;
-use crate::config::{Metadata, Value};
+use crate::config::{FetchTimeout, Metadata, Value};
 use http::{HeaderName, HeaderValue};
 use prost::{Message, Name};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -220,14 +220,41 @@ pub(crate) fn texts(list: &[String]) -> Box<[Arc<str>]> {
     list.iter().map(|text| Arc::from(text.as_str())).collect()
 }
 
-/// Resources come over the aggregated stream only.
-pub(crate) fn over_ads(source: &core::ConfigSource) -> Decoded<()> {
+/// The cluster by which bootstraps call the control plane that everything else comes from.
+const CONTROL_PLANE: &str = "xds-grpc";
+
+/// Resources come over the aggregated stream only; says how long they may take. A source of its own is taken when it names
+/// the same control plane. Files are refused: what a control plane says must not read what lies on the machine.
+pub(crate) fn over_ads(source: &core::ConfigSource) -> Decoded<FetchTimeout> {
     use core::config_source::ConfigSourceSpecifier as S;
     match &source.config_source_specifier {
-        Some(S::Ads(_) | S::Self_(_)) => Ok(()),
-        Some(S::Path(_)) => Err(Refusal::unsupported("path")),
-        Some(S::PathConfigSource(_)) => Err(Refusal::unsupported("path_config_source")),
-        Some(S::ApiConfigSource(_)) => Err(Refusal::unsupported("api_config_source")),
-        None => Err(Refusal::new("config_source_specifier", "missing")),
+        Some(S::Ads(_) | S::Self_(_)) => {}
+        Some(S::Path(_)) => return Err(Refusal::unsupported("path")),
+        Some(S::PathConfigSource(_)) => return Err(Refusal::unsupported("path_config_source")),
+        Some(S::ApiConfigSource(api)) => same_control_plane(api).at("api_config_source")?,
+        None => return Err(Refusal::new("config_source_specifier", "missing")),
+    }
+    fetch_timeout(source)
+}
+
+/// How long a resource may take. Zero: for ever.
+pub(crate) fn fetch_timeout(source: &core::ConfigSource) -> Decoded<FetchTimeout> {
+    let default = FetchTimeout::default().0;
+    timeout(source.initial_fetch_timeout.as_ref(), default, "initial_fetch_timeout").map(FetchTimeout)
+}
+
+fn same_control_plane(api: &core::ApiConfigSource) -> Decoded<()> {
+    use core::{api_config_source::ApiType, grpc_service::TargetSpecifier};
+    match api.api_type() {
+        ApiType::AggregatedGrpc | ApiType::AggregatedDeltaGrpc => return Ok(()),
+        ApiType::Grpc | ApiType::DeltaGrpc => {}
+        ApiType::Rest | ApiType::DeprecatedAndUnavailableDoNotUse => return Err(Refusal::unsupported("api_type")),
+    }
+    match api.grpc_services.first().and_then(|service| service.target_specifier.as_ref()) {
+        Some(TargetSpecifier::EnvoyGrpc(grpc)) if grpc.cluster_name == CONTROL_PLANE => Ok(()),
+        Some(TargetSpecifier::EnvoyGrpc(grpc)) => {
+            Err(Refusal::unsupported(format!("grpc_services[0].envoy_grpc.{:?}", grpc.cluster_name)))
+        }
+        _ => Err(Refusal::unsupported("grpc_services")),
     }
 }

@@ -5,10 +5,10 @@ use super::{
     any::{
         At, Decoded, bool_or, header_name, metadata, opt_duration, port, refuse, structure, type_name, u32_or, unpack,
     },
-    health, lb, load, protocol, tls,
+    dns, health, lb, load, protocol, tls,
 };
 use crate::config::{
-    BindSettings, Cluster, ClusterLoad, Discovery, DnsFamily, DnsSettings, EndpointMetadata, HttpVersions, OriginalDst,
+    BindSettings, Cluster, ClusterLoad, Discovery, DnsSettings, EndpointMetadata, HttpVersions, LbPolicy, OriginalDst,
     Preconnect, ProxyProtocolVersion, TcpKeepalive, TransportMatch, TransportSocket, UpstreamHttp, Value,
 };
 use prost::Name as _;
@@ -18,7 +18,7 @@ use tombolo_controlplane_api::xds::{
         config::{
             cluster::v3::{
                 self as pb,
-                cluster::{self as c, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig},
+                cluster::{self as c, ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy as Legacy},
             },
             core::v3::{self as core, transport_socket::ConfigType},
             endpoint::v3::ClusterLoadAssignment,
@@ -43,9 +43,12 @@ pub(super) const BUFFER: u32 = 1 << 20;
 
 /// A cluster. The exhaustive list keeps fields that nobody reads from slipping through.
 pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
-    let legacy = message.lb_policy();
-    let family = family(message.dns_lookup_family());
-    let same_as_downstream = message.protocol_selection() == c::ClusterProtocolSelection::UseDownstreamProtocol;
+    let legacy = Legacy::try_from(message.lb_policy)
+        .map_err(|_| Refusal::new("lb_policy", format!("{} is not known", message.lb_policy)))?;
+    let same_as_downstream = match c::ClusterProtocolSelection::try_from(message.protocol_selection) {
+        Ok(selection) => selection == c::ClusterProtocolSelection::UseDownstreamProtocol,
+        Err(_) => return Err(Refusal::new("protocol_selection", format!("{} is not known", message.protocol_selection))),
+    };
     let pb::Cluster {
         transport_socket_matches,
         transport_socket_matcher,
@@ -70,7 +73,7 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         dns_jitter,
         dns_failure_refresh_rate,
         respect_dns_ttl,
-        dns_lookup_family: _,
+        dns_lookup_family,
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
@@ -107,29 +110,30 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         lrs_server,
         upstream_config
     );
-    refuse!(
-        queuing_policies,
-        dns_resolvers,
-        use_tcp_for_dns_lookups,
-        dns_resolution_config,
-        lrs_report_endpoint_metrics
-    );
-    // Which statistics are kept, how names are jittered and resolved, and what counts as warm are our own affair.
-    let _ = (stats_matcher, track_timeout_budgets, track_cluster_stats, dns_jitter, dns_failure_refresh_rate);
-    let _ = (typed_dns_resolver_config, wait_for_warm_on_init);
+    refuse!(queuing_policies, lrs_report_endpoint_metrics);
+    // Which statistics are kept is our own affair.
+    let _ = (stats_matcher, track_timeout_budgets, track_cluster_stats);
     if name.is_empty() {
         return Err(Refusal::new("name", "empty"));
     }
-    let dns = DnsSettings {
-        refresh: opt_duration(dns_refresh_rate.as_ref(), "dns_refresh_rate")?.unwrap_or(Duration::from_secs(5)),
+    let dns = dns::settings(dns::Old {
+        refresh: dns_refresh_rate,
+        failure: dns_failure_refresh_rate,
+        jitter: dns_jitter,
         respect_ttl: respect_dns_ttl,
-        family,
-    };
+        family: dns_lookup_family,
+        servers: dns_resolvers,
+        tcp: use_tcp_for_dns_lookups,
+        resolution: dns_resolution_config,
+        resolver: typed_dns_resolver_config,
+    })?;
     let original = match &lb_config {
         Some(LbConfig::OriginalDstLbConfig(config)) => Some(config.clone()),
         _ => None,
     };
     let cleanup = opt_duration(cleanup_interval.as_ref(), "cleanup_interval")?.unwrap_or(CONNECT_TIMEOUT);
+    let source = eds_cluster_config.as_ref().and_then(|eds| eds.eds_config.as_ref());
+    let fetch_timeout = source.map(super::any::fetch_timeout).transpose().at("eds_cluster_config.eds_config")?;
     let sources = Sources { name: &name, eds: eds_cluster_config, load: load_assignment, dns, original, cleanup };
     let discovery = sources.discovery(cluster_discovery_type)?;
     let old = OldHttp {
@@ -147,20 +151,24 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         common: common_lb_config,
         policy: load_balancing_policy,
     };
+    let lb = lb::settings(parts)?;
+    provides(&discovery, &lb.policy)?;
     let matches = transport_socket_matches.into_iter().enumerate();
-    let checks = health_checks.into_iter().enumerate();
+    if health_checks.len() > 1 {
+        return Err(Refusal::new("health_checks", "more than one"));
+    }
+    let check = health_checks.into_iter().next().map(|check| health::check(check).map(Arc::new));
     Ok(Cluster {
         name: name.as_str().into(),
         alt_stat_name: alt_stat_name.into(),
         discovery,
-        lb: lb::settings(parts)?,
+        lb,
         connect_timeout: opt_duration(connect_timeout.as_ref(), "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
         buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER),
         breakers: circuit_breakers.map(health::breakers).transpose().at("circuit_breakers")?.unwrap_or_default(),
         outlier: outlier_detection.map(health::outlier).transpose().at("outlier_detection")?.map(Arc::new),
-        health_checks: checks
-            .map(|(at, check)| health::check(check).map(Arc::new).nth("health_checks", at))
-            .collect::<Decoded<_>>()?,
+        health_check: check.transpose().nth("health_checks", 0)?,
+        wait_until_checked: bool_or(wait_for_warm_on_init, true),
         http: Arc::new(http(typed_extension_protocol_options, old)?),
         transport: transport_socket.map(|t| transport(t, 0)).transpose().at("transport_socket")?.unwrap_or_default(),
         transport_matches: matches
@@ -173,16 +181,20 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         ignore_health_on_removal: ignore_health_on_host_removal,
         pool_per_downstream: connection_pool_per_downstream_connection,
         metadata: metadata(meta.as_ref()).at("metadata")?,
+        fetch_timeout: fetch_timeout.unwrap_or_default(),
     })
 }
 
-fn family(family: DnsLookupFamily) -> DnsFamily {
-    match family {
-        DnsLookupFamily::Auto => DnsFamily::Auto,
-        DnsLookupFamily::V4Only => DnsFamily::V4Only,
-        DnsLookupFamily::V6Only => DnsFamily::V6Only,
-        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
-        DnsLookupFamily::All => DnsFamily::All,
+/// Clusters that find endpoints request by request choose them themselves, and only they can.
+fn provides(discovery: &Discovery, policy: &LbPolicy) -> Decoded<()> {
+    let itself = match discovery {
+        Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) | Discovery::Aggregate(_) => true,
+        Discovery::Eds(_) | Discovery::Static(_) | Discovery::StrictDns(..) | Discovery::LogicalDns(..) => false,
+    };
+    match (itself, matches!(policy, LbPolicy::ByDiscovery)) {
+        (false, true) => Err(Refusal::new("lb_policy", "CLUSTER_PROVIDED in a cluster of a type that provides none")),
+        (true, false) => Err(Refusal::new("lb_policy", "only CLUSTER_PROVIDED fits the type of the cluster")),
+        _ => Ok(()),
     }
 }
 
@@ -256,10 +268,13 @@ impl Sources<'_> {
         let config = message.typed_config.ok_or_else(|| Refusal::new("typed_config", "missing"))?;
         let kind = type_name(&config);
         if kind == forward::ClusterConfig::full_name() {
-            let cluster = unpack::<forward::ClusterConfig>(&config)?;
-            Ok(Discovery::DynamicForwardProxy(forward_settings(cluster).at("typed_config")?))
+            let names = dns::forward(unpack::<forward::ClusterConfig>(&config)?).at("typed_config")?;
+            Ok(Discovery::DynamicForwardProxy(Arc::new(names)))
         } else if kind == aggregate::ClusterConfig::full_name() {
             let clusters = unpack::<aggregate::ClusterConfig>(&config)?.clusters;
+            if clusters.is_empty() {
+                return Err(Refusal::new("typed_config.clusters", "empty"));
+            }
             Ok(Discovery::Aggregate(super::any::texts(&clusters)))
         } else if kind == DnsCluster::full_name() {
             self.dns_cluster(unpack(&config)?).at("typed_config")
@@ -269,50 +284,8 @@ impl Sources<'_> {
     }
 
     fn dns_cluster(self, message: DnsCluster) -> Decoded<Discovery> {
-        let DnsCluster {
-            dns_refresh_rate,
-            dns_failure_refresh_rate,
-            respect_dns_ttl,
-            dns_jitter,
-            typed_dns_resolver_config,
-            dns_lookup_family,
-            all_addresses_in_single_endpoint,
-            dns_min_refresh_rate,
-        } = message;
-        let _ = (dns_failure_refresh_rate, dns_jitter, typed_dns_resolver_config, dns_min_refresh_rate);
-        let common = DnsLookupFamily::try_from(dns_lookup_family.saturating_sub(1)).unwrap_or(DnsLookupFamily::Auto);
-        let dns = DnsSettings {
-            refresh: opt_duration(dns_refresh_rate.as_ref(), "dns_refresh_rate")?.unwrap_or(Duration::from_secs(60)),
-            respect_ttl: respect_dns_ttl,
-            family: family(common),
-        };
-        if all_addresses_in_single_endpoint {
-            Ok(Discovery::LogicalDns(self.one_name()?, dns))
-        } else {
-            Ok(Discovery::StrictDns(self.load()?, dns))
-        }
-    }
-}
-
-fn forward_settings(message: forward::ClusterConfig) -> Decoded<DnsSettings> {
-    use forward::cluster_config::ClusterImplementationSpecifier as S;
-    let forward::ClusterConfig {
-        allow_insecure_cluster_options,
-        allow_coalesced_connections,
-        cluster_implementation_specifier,
-    } = message;
-    // Certificates are checked against the request's host whenever the cluster asks for TLS; connections are never shared
-    // between hosts.
-    let _ = (allow_insecure_cluster_options, allow_coalesced_connections);
-    match cluster_implementation_specifier {
-        Some(S::DnsCacheConfig(cache)) => Ok(DnsSettings {
-            refresh: opt_duration(cache.dns_refresh_rate.as_ref(), "dns_refresh_rate")?
-                .unwrap_or(Duration::from_secs(60)),
-            respect_ttl: true,
-            family: family(cache.dns_lookup_family()),
-        }),
-        Some(S::SubClustersConfig(_)) => Err(Refusal::unsupported("sub_clusters_config")),
-        None => Err(Refusal::new("dns_cache_config", "missing")),
+        let (dns, single) = dns::extension(message)?;
+        if single { Ok(Discovery::LogicalDns(self.one_name()?, dns)) } else { Ok(Discovery::StrictDns(self.load()?, dns)) }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Refusal,
     any::{At, Decoded, bool_or, duration, header_name, header_value, refuse, type_name, u32_or, unpack},
-    header, matcher,
+    extension, header, matcher,
 };
 use crate::{
     config::{
@@ -75,8 +75,10 @@ fn one(message: hcm::HttpFilter) -> Decoded<Option<HttpFilter>> {
     let hcm::HttpFilter { name, is_optional, disabled, config_type } = message;
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
-        Some(ConfigType::ConfigDiscovery(_)) if is_optional => return Ok(None),
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(Refusal::unsupported(format!("{name}.config_discovery"))),
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let source = extension::source(&name, source).at("config_discovery")?;
+            return Ok(Some(HttpFilter { name: name.into(), disabled, kind: HttpFilterKind::Discovered(source) }));
+        }
         None => return Err(Refusal::new(format!("{name}.typed_config"), "missing")),
     };
     let kind = match known(&name, &config).at("typed_config")? {
@@ -88,7 +90,7 @@ fn one(message: hcm::HttpFilter) -> Decoded<Option<HttpFilter>> {
 }
 
 /// `None` for filters that we do not have.
-fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>> {
+pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>> {
     let kind = type_name(config);
     Ok(Some(if name == MESH_STATS || inner_type(config) == "stats.PluginConfig" {
         HttpFilterKind::MeshStats

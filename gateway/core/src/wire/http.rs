@@ -3,10 +3,10 @@
 use super::{
     Refusal, address,
     any::{At, Decoded, bool_or, duration, header_value, opt_duration, refuse, timeout, type_name, u32_or, unpack},
-    filter, local_reply, log, protocol, route, tracing,
+    filter, local_reply, log, protocol, route, scope, tracing,
 };
 use crate::config::{
-    Codec, EscapedSlashes, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping, RequestId,
+    Codec, EscapedSlashes, FetchTimeout, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping, RequestId,
     RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
 };
 use crate::head::Scheme;
@@ -119,12 +119,14 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
     };
     let upgrades = upgrade_configs.into_iter().enumerate().map(|(at, u)| upgrade(u).nth("upgrade_configs", at));
     let ids = request_ids(request_id_extension).at("request_id_extension")?;
+    let (routes, fetch_timeout) = routes(route_specifier)?;
     Ok(Hcm {
         local_reply: local_reply_config.map(local_reply::config).transpose().at("local_reply_config")?.map(Arc::new),
         tracing: tracing.map(tracing::sampling).transpose().at("tracing")?,
         stat_prefix: stat_prefix.into(),
         codec,
-        routes: routes(route_specifier)?,
+        routes,
+        fetch_timeout,
         mesh_stats: filters.iter().any(|filter| matches!(filter.kind, HttpFilterKind::MeshStats)),
         filters,
         access_logs: log::all(access_log)?,
@@ -256,17 +258,21 @@ fn common_options(
     Ok((limits, timeouts))
 }
 
-fn routes(specifier: Option<RouteSpecifier>) -> Decoded<RouteSource> {
+fn routes(specifier: Option<RouteSpecifier>) -> Decoded<(RouteSource, FetchTimeout)> {
     match specifier {
         Some(RouteSpecifier::RouteConfig(table)) => {
-            Ok(RouteSource::Inline(Arc::new(route::table(table).at("route_config")?)))
+            let table = Arc::new(route::table(table).at("route_config")?);
+            if table.more_hosts.is_some() {
+                return Err(Refusal::new("route_config.vhds", "only in routes that come by RDS"));
+            }
+            Ok((RouteSource::Inline(table), FetchTimeout::default()))
         }
         Some(RouteSpecifier::Rds(rds)) => {
             let source = rds.config_source.ok_or_else(|| Refusal::new("rds.config_source", "missing"))?;
-            super::any::over_ads(&source).at("rds.config_source")?;
-            Ok(RouteSource::Named(rds.route_config_name.into()))
+            let wait = super::any::over_ads(&source).at("rds.config_source")?;
+            Ok((RouteSource::Named(rds.route_config_name.into()), wait))
         }
-        Some(RouteSpecifier::ScopedRoutes(_)) => Err(Refusal::unsupported("scoped_routes")),
+        Some(RouteSpecifier::ScopedRoutes(scoped)) => scope::routes(scoped).at("scoped_routes"),
         None => Err(Refusal::new("route_specifier", "missing")),
     }
 }

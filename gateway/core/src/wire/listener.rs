@@ -16,6 +16,7 @@ use crate::{
 };
 use prost::Name as _;
 use std::{sync::Arc, time::Duration};
+use tombolo_controlplane_api::xds::google::protobuf::Any;
 use tombolo_controlplane_api::xds::envoy::{
     config::{
         core::v3::{
@@ -261,34 +262,45 @@ fn listener_filter(message: pb::ListenerFilter) -> Decoded<ListenerFilter> {
     refuse!(filter_disabled);
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(Refusal::unsupported("config_discovery")),
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            return super::extension::source(&name, source).map(ListenerFilter::Discovered).at("config_discovery");
+        }
         None => return Err(Refusal::new("typed_config", format!("missing for {name}"))),
     };
-    let kind = type_name(&config);
-    if kind == TlsInspector::full_name() {
-        let TlsInspector {
-            enable_ja3_fingerprinting,
-            enable_ja4_fingerprinting,
-            initial_read_buffer_size,
-            close_connection_on_client_hello_parsing_errors,
-            max_client_hello_size,
-        } = unpack(&config).at("typed_config")?;
-        let fingerprints = bool_or(enable_ja3_fingerprinting, false) || bool_or(enable_ja4_fingerprinting, false);
-        if fingerprints {
-            return Err(Refusal::unsupported("typed_config.enable_ja3_fingerprinting"));
-        }
-        // How a hello is read is our own affair, and a broken one is always the end of a connection.
-        let _ = (initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size);
-        Ok(ListenerFilter::TlsInspector)
+    let known = known_filter(&config).at("typed_config")?;
+    known.ok_or_else(|| Refusal::unsupported(format!("{name} ({})", inner_type(&config))))
+}
+
+/// `None` for filters that we do not have.
+pub(super) fn known_filter(config: &Any) -> Decoded<Option<ListenerFilter>> {
+    let kind = type_name(config);
+    Ok(Some(if kind == TlsInspector::full_name() {
+        tls_inspector(unpack(config)?)?
     } else if kind == HttpInspector::full_name() {
-        Ok(ListenerFilter::HttpInspector)
+        ListenerFilter::HttpInspector
     } else if kind == OriginalDst::full_name() {
-        Ok(ListenerFilter::OriginalDst)
+        ListenerFilter::OriginalDst
     } else if kind == ProxyProtocol::full_name() {
-        Ok(ListenerFilter::ProxyProtocol(proxy_protocol(unpack(&config).at("typed_config")?).at("typed_config")?))
+        ListenerFilter::ProxyProtocol(proxy_protocol(unpack(config)?)?)
     } else {
-        Err(Refusal::unsupported(format!("{name} ({})", inner_type(&config))))
+        return Ok(None);
+    }))
+}
+
+fn tls_inspector(message: TlsInspector) -> Decoded<ListenerFilter> {
+    let TlsInspector {
+        enable_ja3_fingerprinting,
+        enable_ja4_fingerprinting,
+        initial_read_buffer_size,
+        close_connection_on_client_hello_parsing_errors,
+        max_client_hello_size,
+    } = message;
+    if bool_or(enable_ja3_fingerprinting, false) || bool_or(enable_ja4_fingerprinting, false) {
+        return Err(Refusal::unsupported("enable_ja3_fingerprinting"));
     }
+    // How a hello is read is our own affair, and a broken one is always the end of a connection.
+    let _ = (initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size);
+    Ok(ListenerFilter::TlsInspector)
 }
 
 fn proxy_protocol(message: ProxyProtocol) -> Decoded<ProxyProtocolSettings> {

@@ -52,7 +52,10 @@ fn one(message: pb::Filter) -> Decoded<Found> {
     let pb::Filter { name, config_type } = message;
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(Refusal::unsupported("config_discovery")),
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let source = super::extension::source(&name, source).at("config_discovery")?;
+            return Ok(Found::Before(NetworkFilter::Discovered(source)));
+        }
         None => return Err(Refusal::new("typed_config", format!("missing for {name}"))),
     };
     known(&name, &config).at("typed_config")
@@ -64,19 +67,29 @@ fn known(name: &str, config: &Any) -> Decoded<Found> {
         Ok(Found::Last(Terminal::Http(Arc::new(http::manager(unpack(config)?)?))))
     } else if kind == tcp::TcpProxy::full_name() {
         Ok(Found::Last(Terminal::Tcp(Arc::new(tcp_proxy(unpack(config)?)?))))
-    } else if kind == SniCluster::full_name() {
-        Ok(Found::Before(NetworkFilter::SniCluster))
+    } else if let Some(filter) = known_filter(name, config)? {
+        Ok(Found::Before(filter))
+    } else {
+        Err(Refusal::unsupported(format!("{name} ({})", inner_type(config))))
+    }
+}
+
+/// A filter that does not end a chain; `None` for those that we do not have.
+pub(super) fn known_filter(name: &str, config: &Any) -> Decoded<Option<NetworkFilter>> {
+    let kind = type_name(config);
+    Ok(Some(if kind == SniCluster::full_name() {
+        NetworkFilter::SniCluster
     } else if kind == ConnectionLimit::full_name() {
         let ConnectionLimit { stat_prefix, max_connections, delay, runtime_enabled } = unpack(config)?;
         let _ = stat_prefix;
         refuse!(runtime_enabled);
         let most = max_connections.ok_or_else(|| Refusal::new("max_connections", "missing"))?.value;
-        Ok(Found::Before(NetworkFilter::ConnectionLimit(most, opt_duration(delay.as_ref(), "delay")?)))
+        NetworkFilter::ConnectionLimit(most, opt_duration(delay.as_ref(), "delay")?)
     } else if name == "istio.stats" || inner_type(config) == "stats.PluginConfig" {
-        Ok(Found::Before(NetworkFilter::MeshStats))
+        NetworkFilter::MeshStats
     } else {
-        Err(Refusal::unsupported(format!("{name} ({})", inner_type(config))))
-    }
+        return Ok(None);
+    }))
 }
 
 fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {

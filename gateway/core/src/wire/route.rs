@@ -21,6 +21,9 @@ use tombolo_controlplane_api::xds::envoy::{
     extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig,
 };
 
+/// Of a body that is written in a route, unless the table says otherwise.
+pub(super) const LARGEST_BODY: usize = 4096;
+
 /// A route table.
 pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
     let pb::RouteConfiguration {
@@ -44,10 +47,12 @@ pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
         metadata: meta,
         route_specifiers,
     } = message;
-    refuse!(vhds, cluster_specifier_plugins, route_specifiers);
+    refuse!(cluster_specifier_plugins, route_specifiers);
+    let source = vhds.map(|vhds| vhds.config_source.unwrap_or_default());
+    let more_hosts = source.as_ref().map(super::any::over_ads).transpose().at("vhds.config_source")?;
     // Clusters that do not exist are answered for when they are asked for; see `assemble`.
     let _ = validate_clusters;
-    let most_body = max_direct_response_body_size_bytes.map_or(4096, |most| most.value) as usize;
+    let most_body = max_direct_response_body_size_bytes.map_or(LARGEST_BODY, |most| most.value as usize);
     let mut index = HostIndex::default();
     let mut hosts = Vec::with_capacity(virtual_hosts.len());
     for (at, host) in virtual_hosts.into_iter().enumerate() {
@@ -76,6 +81,7 @@ pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
         mirrors: action::mirrors(request_mirror_policies)?,
         overrides: filter::overrides(typed_per_filter_config)?,
         metadata: metadata(meta.as_ref()).at("metadata")?,
+        more_hosts,
     })
 }
 
@@ -93,7 +99,7 @@ pub(super) fn response_changes(
     header::changes(add, remove, "response_headers_to_add", "response_headers_to_remove")
 }
 
-fn virtual_host(message: pb::VirtualHost, most_body: usize) -> Decoded<VirtualHost> {
+pub(super) fn virtual_host(message: pb::VirtualHost, most_body: usize) -> Decoded<VirtualHost> {
     let require_tls = message.require_tls();
     let pb::VirtualHost {
         name,

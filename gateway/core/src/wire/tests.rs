@@ -95,14 +95,16 @@ fn the_router_stands_at_the_end() {
 
 #[test]
 fn fields_that_nobody_reads_are_refused_by_name() {
-    let mut traced = hcm_message("l", vec![router()]);
-    traced.tracing = Some(hh::Tracing::default());
-    assert!(refused(Kind::Listener, &listener_with(traced)).contains("tracing: not supported"));
-    let mut scoped = hcm_message("l", vec![router()]);
-    scoped.route_specifier = Some(hh::RouteSpecifier::ScopedRoutes(h::ScopedRoutes::default()));
-    assert!(refused(Kind::Listener, &listener_with(scoped)).contains("scoped_routes: not supported"));
-    let vhds = RouteConfiguration { name: "t".into(), vhds: Some(r::Vhds::default()), ..Default::default() };
-    assert_eq!(refused(Kind::Routes, &vhds), "t: vhds: not supported");
+    let mut written = hcm_message("l", vec![router()]);
+    let vhds = Some(r::Vhds { config_source: Some(crate::testing::ads()) });
+    written.route_specifier = Some(hh::RouteSpecifier::RouteConfig(RouteConfiguration { vhds, ..Default::default() }));
+    assert!(refused(Kind::Listener, &listener_with(written)).contains("route_config.vhds: only in routes"));
+    let plugins = RouteConfiguration {
+        name: "t".into(),
+        cluster_specifier_plugins: vec![r::ClusterSpecifierPlugin::default()],
+        ..Default::default()
+    };
+    assert_eq!(refused(Kind::Routes, &plugins), "t: cluster_specifier_plugins: not supported");
     let lrs =
         ClusterMessage { name: "c".into(), lrs_server: Some(core::ConfigSource::default()), ..Default::default() };
     assert_eq!(refused(Kind::Cluster, &lrs), "c: lrs_server: not supported");

@@ -6,7 +6,7 @@ use super::{
     matcher,
 };
 use crate::config::{
-    Bundle, Certificate, DownstreamTls, PrivateKey, SanKind, SanMatcher, Secret, SecretRef, SecretSource, TlsCommon,
+    Bundle, Certificate, DownstreamTls, FetchTimeout, PrivateKey, SanKind, SanMatcher, Secret, SecretRef, SecretSource, TlsCommon,
     TlsVersion, UpstreamTls, Validation, ValidationSource,
 };
 use bytes::Bytes;
@@ -105,6 +105,7 @@ fn common(message: pb::CommonTlsContext) -> Decoded<TlsCommon> {
     } = message;
     refuse!(tls_certificate_provider_instance, custom_tls_certificate_selector, tls_certificate_certificate_provider);
     refuse!(tls_certificate_certificate_provider_instance, custom_handshaker, key_log);
+    let fetch_timeout = longest_fetch(&tls_certificate_sds_secret_configs, validation_context_type.as_ref())?;
     let mut certificates = Vec::new();
     for (at, inline) in tls_certificates.into_iter().enumerate() {
         certificates.push(inline_certificate(inline).nth("tls_certificates", at)?);
@@ -122,6 +123,7 @@ fn common(message: pb::CommonTlsContext) -> Decoded<TlsCommon> {
         max_version,
         ciphers,
         groups,
+        fetch_timeout,
     })
 }
 
@@ -161,6 +163,22 @@ fn parameters(message: pb::TlsParameters) -> Decoded<Parameters> {
 }
 
 /// Who supplies a named secret, and its name.
+/// How long the secrets of one context may take: as long as the most patient reference says.
+fn longest_fetch(certificates: &[pb::SdsSecretConfig], validation: Option<&V>) -> Decoded<FetchTimeout> {
+    let of_validation = match validation {
+        Some(V::ValidationContextSdsSecretConfig(named)) => Some(named),
+        Some(V::CombinedValidationContext(combined)) => combined.validation_context_sds_secret_config.as_ref(),
+        _ => None,
+    };
+    let sources = certificates.iter().chain(of_validation).filter_map(|named| named.sds_config.as_ref());
+    let mut longest: Option<FetchTimeout> = None;
+    for source in sources {
+        let told = super::any::fetch_timeout(source).at("sds_config")?;
+        longest = Some(longest.map_or(told, |longest| longest.or_longer(told)));
+    }
+    Ok(longest.unwrap_or_default())
+}
+
 fn secret_ref(message: pb::SdsSecretConfig) -> Decoded<(SecretSource, Arc<str>)> {
     let pb::SdsSecretConfig { name, sds_config } = message;
     let source = sds_config.ok_or_else(|| Refusal::new("sds_config", "missing: static secrets are not supported"))?;
@@ -169,7 +187,7 @@ fn secret_ref(message: pb::SdsSecretConfig) -> Decoded<(SecretSource, Arc<str>)>
 
 fn secret_source(source: ConfigSource) -> Decoded<SecretSource> {
     match source.config_source_specifier {
-        Some(S::Ads(_)) => Ok(SecretSource::Ads),
+        Some(S::Ads(_) | S::Self_(_)) => Ok(SecretSource::Ads),
         Some(S::ApiConfigSource(api)) => {
             let target = api.grpc_services.first().and_then(|service| service.target_specifier.as_ref());
             match target {
@@ -178,7 +196,7 @@ fn secret_source(source: ConfigSource) -> Decoded<SecretSource> {
             }
         }
         Some(S::Path(_) | S::PathConfigSource(_)) => Err(Refusal::unsupported("path_config_source")),
-        Some(S::Self_(_)) | None => Err(Refusal::unsupported("self")),
+        None => Err(Refusal::new("config_source_specifier", "missing")),
     }
 }
 

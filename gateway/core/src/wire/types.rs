@@ -13,11 +13,29 @@ pub enum Kind {
     Routes,
     /// SDS.
     Secret,
+    /// SRDS.
+    Scope,
+    /// VHDS.
+    Host,
+    /// ECDS.
+    Extension,
+    /// RTDS.
+    Runtime,
 }
 
 impl Kind {
     /// All, in the order in which they are subscribed to.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Load, Self::Listener, Self::Routes, Self::Secret];
+    pub const ALL: [Self; 9] = [
+        Self::Runtime,
+        Self::Cluster,
+        Self::Load,
+        Self::Listener,
+        Self::Scope,
+        Self::Routes,
+        Self::Host,
+        Self::Extension,
+        Self::Secret,
+    ];
 
     /// The type URL of the resources.
     #[must_use]
@@ -28,6 +46,10 @@ impl Kind {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Scope => "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
+            Self::Host => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
         }
     }
 
@@ -37,7 +59,7 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
     }
 
-    /// True for kinds of which all resources are wanted (CDS, LDS); of the others those that something refers to.
+    /// True for kinds of which all resources are wanted always (CDS, LDS); of the others those that something refers to.
     #[must_use]
     pub const fn wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
@@ -70,8 +92,16 @@ pub const SUPPORTED: &[Support] = &[
     row(
         "resource",
         "envoy.config.route.v3.RouteConfiguration",
-        "no VHDS, no matcher trees, no cluster specifier plugins",
+        "no matcher trees, no cluster specifier plugins",
     ),
+    row("resource", "envoy.config.route.v3.ScopedRouteConfiguration", "on_demand scopes are loaded at once"),
+    row("resource", "envoy.config.route.v3.VirtualHost", "for route tables with vhds, by the delta protocol"),
+    row(
+        "resource",
+        "envoy.config.core.v3.TypedExtensionConfig",
+        "HTTP, listener and network filters that do not end a chain",
+    ),
+    row("resource", "envoy.service.runtime.v3.Runtime", "layers that --rtds names"),
     row("resource", "envoy.config.cluster.v3.Cluster", "no LRS, no custom cluster types but those below"),
     row("resource", "envoy.config.endpoint.v3.ClusterLoadAssignment", "no LEDS"),
     row(
@@ -82,7 +112,7 @@ pub const SUPPORTED: &[Support] = &[
     row(
         "network filter",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "RDS or inline routes; no SRDS",
+        "RDS, SRDS or inline routes",
     ),
     row("network filter", "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "no on-demand clusters"),
     row("network filter", "envoy.extensions.filters.network.sni_cluster.v3.SniCluster", ""),

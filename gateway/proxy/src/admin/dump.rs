@@ -138,6 +138,7 @@ fn chain(config: &Config, chain: &FilterChain, default: bool) -> Value {
             let (routes, inline) = match &hcm.routes {
                 RouteSource::Inline(table) => (table.name.clone(), true),
                 RouteSource::Named(name) => (name.clone(), false),
+                RouteSource::Scoped(scoped) => (scoped.name.clone(), false),
             };
             json!({
                 "http": {
@@ -261,6 +262,7 @@ fn cluster(live: &keeper::Live, name: &str, upstream: &keeper::Upstream) -> Valu
         LbPolicy::RingHash(_) => "RING_HASH",
         LbPolicy::Maglev(_) => "MAGLEV",
         LbPolicy::PickFirst => "PICK_FIRST",
+        LbPolicy::PeakEwma(_) => "PEAK_EWMA",
         LbPolicy::ByDiscovery => "CLUSTER_PROVIDED",
     };
     let breakers = upstream.breakers(RoutePriority::Default);
