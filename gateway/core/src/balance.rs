@@ -12,8 +12,10 @@
 //! Never reads a clock, never draws a random number (both are arguments), never opens a connection. Placement by hash is
 //! that of Envoy, so that sessions survive a change of the gateway.
 
+mod chain;
 mod drops;
 mod edf;
+mod ewma;
 mod host;
 mod load;
 mod maglev;
@@ -27,9 +29,13 @@ mod slow;
 mod subset;
 #[cfg(test)]
 mod tests;
+mod zone;
 
+pub use chain::{Chain, Chosen};
 pub use drops::{Drop, drop_overload};
-pub use host::{Health, Host, HostId, HostState, InFlight};
-pub use picker::{Picker, Request};
+pub use ewma::Latency;
+pub use host::{Connected, Health, Host, HostId, HostState, InFlight};
+pub use picker::{Aim, Picker, Request};
 pub use plan::Plan;
 pub use set::EndpointSet;
+pub use zone::Fleet;

@@ -93,8 +93,8 @@ impl Counters {
                 self.local_success();
                 None
             }
-            // Where the two are not split, a connection is no answer yet.
-            Outcome::Connected => None,
+            // All there is to say of a TCP session: as good as an answer.
+            Outcome::Connected => self.status(settings, 200),
             _ if settings.split_external_local_origin => self.local_failure(settings),
             Outcome::ConnectFailed | Outcome::Reset => self.status(settings, 503),
             Outcome::TimedOut => self.status(settings, 504),

@@ -29,12 +29,21 @@ pub(super) enum Class {
 
 /// Shares of all priorities; they add up to 100.
 pub(super) fn shares(counts: &[Counts], overprovisioning: u32, panic_threshold: f64) -> Box<[Share]> {
-    let availability = |part: u32, counts: &Counts| match counts.all - counts.excluded {
+    shares_by(counts, |_| overprovisioning, panic_threshold)
+}
+
+/// The same where each priority has an overprovisioning factor of its own.
+pub(super) fn shares_by(
+    counts: &[Counts],
+    overprovisioning: impl Fn(usize) -> u32,
+    panic_threshold: f64,
+) -> Box<[Share]> {
+    let availability = |part: u32, place: usize, counts: &Counts| match counts.all - counts.excluded {
         0 => 0,
-        total => (u64::from(overprovisioning) * u64::from(part) / u64::from(total)).min(100) as u32,
+        total => (u64::from(overprovisioning(place)) * u64::from(part) / u64::from(total)).min(100) as u32,
     };
-    let healthy: Vec<u32> = counts.iter().map(|c| availability(c.healthy, c)).collect();
-    let degraded: Vec<u32> = counts.iter().map(|c| availability(c.degraded, c)).collect();
+    let healthy: Vec<u32> = counts.iter().enumerate().map(|(at, c)| availability(c.healthy, at, c)).collect();
+    let degraded: Vec<u32> = counts.iter().enumerate().map(|(at, c)| availability(c.degraded, at, c)).collect();
     let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
     let mut shares = vec![Share::default(); counts.len()];
     if total > 0 {

@@ -8,8 +8,9 @@ use super::host::{Host, HostId};
 use super::load::{self, Class, Counts};
 use super::plan::{Group, Level, List, Plan, Shared, Table};
 use super::subset::is_canary;
-use crate::config::{LbPolicy, LeastRequest, Value};
+use crate::config::{HealthStatus, LbPolicy, LeastRequest, PeakEwma, Value};
 use crate::time::{Millis, Random};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What a pick depends on besides the plan.
@@ -27,6 +28,21 @@ pub struct Request<'a> {
     pub reselections: u32,
     /// Priorities to avoid, as bits from the lowest.
     pub skip_priorities: u32,
+    /// The priority is decided already (by an aggregate).
+    pub aim: Option<Aim>,
+    /// Endpoints to take before any other, by address, the first that is there and healthy enough.
+    pub preferred: &'a [SocketAddr],
+    /// None but these.
+    pub only_preferred: bool,
+}
+
+/// A priority and which of its hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aim {
+    /// The priority.
+    pub priority: u32,
+    /// Degraded hosts instead of healthy ones.
+    pub degraded: bool,
 }
 
 /// The turns of one worker.
@@ -77,6 +93,12 @@ impl Picker {
     pub fn pick(&mut self, request: &Request<'_>, random: u64, now: Millis) -> Option<u32> {
         const WHOLE: u32 = 0;
         let Self { plan, turns } = self;
+        if !request.preferred.is_empty() {
+            let found = request.preferred.iter().find_map(|address| plan.preferred(address));
+            if found.is_some() || request.only_preferred {
+                return found;
+            }
+        }
         let Some(subsets) = &plan.subsets else {
             return turns.pick(plan, WHOLE, request, random, now);
         };
@@ -118,15 +140,21 @@ impl Turns {
         if panic && plan.settings.fail_on_panic {
             return None;
         }
-        let list = if panic { &level.all } else { self.list(level, class) };
+        let list = if panic { &level.all } else { self.list(level, class, random) };
         self.next_in(plan, list, random, now)
     }
 
-    fn list<'p>(&mut self, level: &'p Level, class: Class) -> &'p List {
+    fn list<'p>(&mut self, level: &'p Level, class: Class, random: &mut Random) -> &'p List {
         let flat = match class {
             Class::Healthy => &level.healthy,
             Class::Degraded => &level.degraded,
         };
+        if let Some(zones) = level.zones.as_ref().filter(|_| class == Class::Healthy)
+            && (zones.enabled >= 100.0 || (random.below(10_000) as f64) < zones.enabled * 100.0)
+        {
+            let zone = &zones.lists[zones.route.choose(random) as usize];
+            return if zone.hosts.is_empty() { flat } else { zone };
+        }
         let Some(localities) = &level.localities else { return flat };
         let shared = match class {
             Class::Healthy => &localities.healthy,
@@ -153,6 +181,7 @@ impl Turns {
         match &plan.settings.policy {
             LbPolicy::Random => Some(hosts[random.below(hosts.len() as u64) as usize]),
             LbPolicy::PickFirst => hosts.first().copied(),
+            LbPolicy::PeakEwma(settings) => Some(soonest(plan, hosts, settings, random, now)),
             LbPolicy::LeastRequest(settings) if !unequal => Some(least_busy(plan, hosts, settings, random)),
             LbPolicy::LeastRequest(settings) => {
                 let bias = settings.active_request_bias;
@@ -191,6 +220,12 @@ impl Request<'_> {
 
     /// The priority for a random number or hash, its class of hosts, and whether it is in panic.
     fn priority<'p>(&self, plan: &Plan, group: &'p Group, mark: u64) -> (&'p Level, Class, bool) {
+        if let Some(aim) = self.aim
+            && let Some(level) = group.levels.get(aim.priority as usize)
+        {
+            let class = if aim.degraded { Class::Degraded } else { Class::Healthy };
+            return (level, class, group.shares[aim.priority as usize].panic);
+        }
         if self.skip_priorities != 0 {
             let left = self.without_skipped(group);
             if left.iter().any(|counts| counts.healthy + counts.degraded > 0) {
@@ -250,6 +285,39 @@ fn bounded(plan: &Plan, table: &Table, first: u32, hash: u64, factor: u32) -> u3
         }
     }
     least.1
+}
+
+impl Plan {
+    /// An endpoint that a request names, if its health is one of those with which it may be named.
+    fn preferred(&self, address: &SocketAddr) -> Option<u32> {
+        // Unknown, healthy and degraded, unless said otherwise.
+        const USUAL: u32 = 1 | 1 << 1 | 1 << 5;
+        let index = self.set.at(address)?;
+        let bit = match self.host(index).status() {
+            HealthStatus::Unknown => 0,
+            HealthStatus::Healthy => 1,
+            HealthStatus::Unhealthy => 2,
+            HealthStatus::Draining => 3,
+            HealthStatus::Timeout => 4,
+            HealthStatus::Degraded => 5,
+        };
+        let told = self.settings.override_host_statuses;
+        let allowed = if told == 0 { USUAL } else { told };
+        (allowed & (1 << bit) != 0).then_some(index)
+    }
+}
+
+/// The better of two hosts by how long an answer is expected to take, requests that are under way included.
+fn soonest(plan: &Plan, hosts: &[u32], settings: &PeakEwma, random: &mut Random, now: Millis) -> u32 {
+    let cost = |host: u32| {
+        let state = &plan.host(host).state;
+        state.latency().expected(settings, now) * f64::from(state.active() + 1) / plan.weight(host, now)
+    };
+    let first = random.below(hosts.len() as u64) as usize;
+    // Another one than the first, each as likely.
+    let second = (first + 1 + random.below(hosts.len() as u64 - 1) as usize) % hosts.len();
+    let (first, second) = (hosts[first], hosts[second]);
+    if cost(second) < cost(first) { second } else { first }
 }
 
 fn least_busy(plan: &Plan, hosts: &[u32], settings: &LeastRequest, random: &mut Random) -> u32 {

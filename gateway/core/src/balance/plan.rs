@@ -7,9 +7,10 @@ use super::host::{Health, Host};
 use super::load::{Counts, Share, shares};
 use super::maglev::Maglev;
 use super::ring::{Ring, Weighted};
-use super::set::{EndpointSet, PriorityRange};
+use super::set::{EndpointSet, LocalityRange, PriorityRange};
 use super::slow;
 use super::subset::{self, Subsets};
+use super::zone::{self, Fleet, Route, Side};
 use crate::config::{LbPolicy, LbSettings, LocalityMode, MetadataMatch};
 use crate::time::{Millis, millis};
 use std::collections::HashMap;
@@ -46,6 +47,16 @@ pub(super) struct Level {
     pub(super) degraded: List,
     pub(super) localities: Option<Box<Localities>>,
     pub(super) table: Option<Table>,
+    pub(super) zones: Option<Box<Zones>>,
+}
+
+/// Zones of the first priority, the own one in front of the others as far as it goes.
+#[derive(Debug)]
+pub(super) struct Zones {
+    /// Percent of requests that are routed so.
+    pub(super) enabled: f64,
+    pub(super) route: Route,
+    pub(super) lists: Box<[List]>,
 }
 
 /// Hosts among which turns are taken.
@@ -98,8 +109,14 @@ impl Plan {
     /// Makes a plan from what is known now.
     #[must_use]
     pub fn new(set: &Arc<EndpointSet>, settings: &LbSettings, now: Millis) -> Self {
+        Self::within(set, settings, None, now)
+    }
+
+    /// The same for a gateway that knows its fleet: requests stay in their zone as far as the policy says so.
+    #[must_use]
+    pub fn within(set: &Arc<EndpointSet>, settings: &LbSettings, fleet: Option<&Fleet>, now: Millis) -> Self {
         let health: Vec<Health> = set.hosts.iter().map(Host::health).collect();
-        let mut builder = Builder { set, settings, health, turns: 0 };
+        let mut builder = Builder { set, settings, fleet, health, turns: 0 };
         let mut groups = vec![builder.group(None, true)];
         let subsets = settings.subsets.as_ref().map(|subsets| {
             let aware = subsets.locality_weight_aware;
@@ -147,6 +164,18 @@ impl Plan {
         self.groups[0].counts.iter().map(|counts| counts.healthy).sum()
     }
 
+    /// How many hosts of the whole cluster are degraded.
+    #[must_use]
+    pub fn degraded(&self) -> u32 {
+        self.groups[0].counts.iter().map(|counts| counts.degraded).sum()
+    }
+
+    /// How many hosts of the whole cluster do not count, because they wait for their first check or asked for it.
+    #[must_use]
+    pub fn excluded(&self) -> u32 {
+        self.groups[0].counts.iter().map(|counts| counts.excluded).sum()
+    }
+
     /// The weight of a host at this moment.
     pub(super) fn weight(&self, index: u32, now: Millis) -> f64 {
         let host = self.host(index);
@@ -167,6 +196,7 @@ fn slow_until(set: &EndpointSet, settings: &LbSettings, now: Millis) -> Millis {
 struct Builder<'a> {
     set: &'a EndpointSet,
     settings: &'a LbSettings,
+    fleet: Option<&'a Fleet>,
     health: Vec<Health>,
     turns: u32,
 }
@@ -204,8 +234,8 @@ impl Builder<'_> {
                 Health::Healthy => counts.healthy += 1,
                 Health::Degraded => counts.degraded += 1,
                 Health::Unhealthy => {
-                    let waits = self.settings.ignore_new_until_checked;
-                    counts.excluded += u32::from(waits && self.set.hosts[host as usize].state.is_unchecked());
+                    let pending_too = self.settings.ignore_new_until_checked;
+                    counts.excluded += u32::from(self.set.hosts[host as usize].state.is_excluded(pending_too));
                 }
             }
         }
@@ -223,7 +253,42 @@ impl Builder<'_> {
                 degraded: self.shared(members, range, Health::Degraded),
             })
         });
-        Level { all, healthy, degraded, localities, table }
+        let first = self.set.priorities.first().is_some_and(|first| std::ptr::eq(first, range));
+        let zones = if first && localities.is_none() && table.is_none() { self.zones(members, range) } else { None };
+        Level { all, healthy, degraded, localities, table, zones: zones.map(Box::new) }
+    }
+
+    /// Zone-aware routing is what Envoy does wherever it knows its own fleet, unless another way was chosen.
+    fn zones(&mut self, members: Option<&[u32]>, range: &PriorityRange) -> Option<Zones> {
+        let fleet = self.fleet.filter(|fleet| !fleet.is_empty() && !fleet.in_panic())?;
+        let (enabled, least, force, by_weight) = match self.settings.locality {
+            LocalityMode::Weighted => return None,
+            LocalityMode::Flat => (100.0, 6, None, false),
+            LocalityMode::ZoneAware { routing_enabled, min_cluster_size, force_local, by_weight, .. } => {
+                (routing_enabled, min_cluster_size, force_local, by_weight)
+            }
+        };
+        let places = &self.set.load().priorities.first()?.localities;
+        if range.localities.len() < 2 || enabled <= 0.0 {
+            return None;
+        }
+        let lists: Box<[List]> =
+            range.localities.iter().map(|l| self.healthy(members, &l.hosts, Health::Healthy, None)).collect();
+        let healthy: usize = lists.iter().map(|list| list.hosts.len()).sum();
+        if (healthy as u64) < least {
+            return None;
+        }
+        let weight = |host: &u32| u64::from(self.set.hosts[*host as usize].endpoint.weight.max(1));
+        let sides: Vec<Side<'_>> = places
+            .iter()
+            .zip(&lists)
+            .map(|(place, list)| Side {
+                locality: &place.locality,
+                hosts: list.hosts.len() as u64,
+                weight: list.hosts.iter().map(weight).sum(),
+            })
+            .collect();
+        Some(Zones { enabled, route: zone::route(fleet, &sides, force, by_weight), lists })
     }
 
     fn list(&mut self, hosts: Arc<[u32]>) -> List {
@@ -258,10 +323,20 @@ impl Builder<'_> {
             let list = self.healthy(members, &locality.hosts, health, None);
             let total = (counts.all - counts.excluded).max(1);
             let left = (overprovisioning * list.hosts.len() as f64 / f64::from(total)).min(1.0);
-            weights.push(f64::from(locality.weight) * left);
+            weights.push(self.locality_weight(members, locality, counts.all) * left);
             lists.push(list);
         }
         Shared { turn: self.next_turn(), weights: weights.into(), lists: lists.into() }
+    }
+
+    /// A subset may have a locality's weight only as far as it has its endpoints.
+    fn locality_weight(&self, members: Option<&[u32]>, locality: &LocalityRange, present: u32) -> f64 {
+        let scaled = self.settings.subsets.as_ref().is_some_and(|subsets| subsets.scale_locality_weight);
+        let all = locality.hosts.len();
+        if !scaled || members.is_none() || all == 0 || locality.weight == 0 {
+            return f64::from(locality.weight);
+        }
+        (f64::from(locality.weight) * f64::from(present) / all as f64).round().max(1.0)
     }
 
     fn table(&self, members: Option<&[u32]>, range: &PriorityRange, panic: bool, weighted: bool) -> Option<Table> {

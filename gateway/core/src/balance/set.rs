@@ -6,8 +6,10 @@ use super::host::{Host, HostId, HostState};
 use crate::config::{ClusterLoad, EndpointAddress};
 use crate::time::Millis;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use tombolo_federation_model::Locality;
 
 /// The endpoints of one cluster.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct EndpointSet {
     pub(super) priorities: Box<[PriorityRange]>,
     load: Arc<ClusterLoad>,
     next_id: u64,
+    /// Made when somebody first asks.
+    by_address: OnceLock<HashMap<SocketAddr, u32, ahash::RandomState>>,
 }
 
 /// Where the hosts of a priority and of its localities stand in the list of all.
@@ -57,7 +61,32 @@ impl EndpointSet {
         if priorities.is_empty() {
             priorities.push(PriorityRange { hosts: 0..0, localities: Box::default() });
         }
-        Self { hosts: hosts.into(), priorities: priorities.into(), load: load.clone(), next_id: known.next_id }
+        Self {
+            hosts: hosts.into(),
+            priorities: priorities.into(),
+            load: load.clone(),
+            next_id: known.next_id,
+            by_address: OnceLock::new(),
+        }
+    }
+
+    /// The endpoint at an address.
+    pub(super) fn at(&self, address: &SocketAddr) -> Option<u32> {
+        let index = || {
+            let socket = |(index, host): (usize, &Host)| match host.endpoint.address {
+                EndpointAddress::Socket(socket) => Some((socket, index as u32)),
+                _ => None,
+            };
+            self.hosts.iter().enumerate().filter_map(socket).collect()
+        };
+        self.by_address.get_or_init(index).get(address).copied()
+    }
+
+    /// Where an endpoint is.
+    #[must_use]
+    pub fn locality(&self, host: &Host) -> Option<&Locality> {
+        let level = self.load.priorities.get(host.priority as usize)?;
+        level.localities.get(host.locality as usize).map(|group| &group.locality)
     }
 
     /// All endpoints, in the order of discovery.

@@ -28,8 +28,8 @@ pub(super) fn members(settings: &SubsetSettings, hosts: &[Host]) -> BTreeMap<Vec
         for selector in &settings.selectors {
             for criteria in criteria_of(selector, host, settings.list_as_any) {
                 let group = groups.entry(criteria).or_default();
-                // Two selectors of the same keys would name a host twice.
-                if group.last() != Some(&(index as u32)) {
+                // Two selectors of the same keys would name a host twice; where a subset is one host the first counts.
+                if group.last() != Some(&(index as u32)) && !(selector.single_host && !group.is_empty()) {
                     group.push(index as u32);
                 }
             }

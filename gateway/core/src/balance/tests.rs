@@ -27,6 +27,7 @@ pub(super) fn settings(policy: LbPolicy) -> LbSettings {
         override_host_statuses: 0,
         hash_by_hostname: false,
         hash_balance_factor: None,
+        override_headers: Box::default(),
     }
 }
 
@@ -40,6 +41,8 @@ pub(super) fn endpoint(port: u16) -> Endpoint {
         metadata: Metadata::default(),
         locality_metadata: Metadata::default(),
         health_check_port: None,
+        health_check_address: None,
+        health_check_hostname: "".into(),
         skip_health_check: false,
     }
 }

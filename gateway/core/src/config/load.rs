@@ -67,6 +67,10 @@ pub struct Endpoint {
     pub locality_metadata: Metadata,
     /// Active health checks go to this port instead.
     pub health_check_port: Option<u16>,
+    /// Active health checks go to this address instead.
+    pub health_check_address: Option<SocketAddr>,
+    /// `Host` of active health checks; empty: that of the check.
+    pub health_check_hostname: Arc<str>,
     /// No active health checks.
     pub skip_health_check: bool,
 }

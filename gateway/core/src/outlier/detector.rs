@@ -114,8 +114,14 @@ impl Detector {
         now: Millis,
         random: &mut Random,
     ) -> bool {
-        let samples: Vec<(HostId, Sample)> =
-            self.hosts.values().map(|host| (host.state.id(), sample(&host.state))).collect();
+        // What an ejected host still did is taken from its counters, but says nothing about the others.
+        let samples: Vec<(HostId, Sample)> = self
+            .hosts
+            .values()
+            .map(|host| (host, sample(&host.state)))
+            .filter(|(host, _)| host.ejected_until.is_none())
+            .map(|(host, sample)| (host.state.id(), sample))
+            .collect();
         let mut changed = false;
         for host in self.below_mean(&samples) {
             changed |= self.eject(host, origin.success_rate(), now, random);
@@ -161,7 +167,8 @@ impl Detector {
         }
         let base = millis(self.settings.base_ejection);
         let longest = millis(self.settings.max_ejection).max(base);
-        if tracked.severity.saturating_mul(base) < longest {
+        // One step beyond what counts, as in Envoy: who was ejected for the longest time stays suspect a sweep longer.
+        if tracked.severity.saturating_mul(base) < longest.saturating_add(base) {
             tracked.severity += 1;
         }
         let time = tracked.severity.saturating_mul(base).min(longest);

@@ -47,7 +47,9 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         .map_err(|_| Refusal::new("lb_policy", format!("{} is not known", message.lb_policy)))?;
     let same_as_downstream = match c::ClusterProtocolSelection::try_from(message.protocol_selection) {
         Ok(selection) => selection == c::ClusterProtocolSelection::UseDownstreamProtocol,
-        Err(_) => return Err(Refusal::new("protocol_selection", format!("{} is not known", message.protocol_selection))),
+        Err(_) => {
+            return Err(Refusal::new("protocol_selection", format!("{} is not known", message.protocol_selection)));
+        }
     };
     let pb::Cluster {
         transport_socket_matches,
@@ -285,7 +287,11 @@ impl Sources<'_> {
 
     fn dns_cluster(self, message: DnsCluster) -> Decoded<Discovery> {
         let (dns, single) = dns::extension(message)?;
-        if single { Ok(Discovery::LogicalDns(self.one_name()?, dns)) } else { Ok(Discovery::StrictDns(self.load()?, dns)) }
+        if single {
+            Ok(Discovery::LogicalDns(self.one_name()?, dns))
+        } else {
+            Ok(Discovery::StrictDns(self.load()?, dns))
+        }
     }
 }
 

@@ -2,22 +2,30 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, duration, opt_duration, refuse, structure, u32_or},
-    header,
+    any::{At, Decoded, bool_or, duration, opt_duration, refuse, structure, texts, u32_or},
+    header, matcher,
 };
-use crate::config::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
+use crate::config::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, ProxyProtocolVersion, Threshold};
 use bytes::Bytes;
 use std::time::Duration;
-use tombolo_controlplane_api::xds::envoy::{
-    config::{
-        cluster::v3::{self as pb, circuit_breakers::Thresholds},
-        core::v3::{
-            self as core, RequestMethod,
-            health_check::{self as hc, HealthChecker, payload::Payload},
+use tombolo_controlplane_api::xds::{
+    envoy::{
+        config::{
+            cluster::v3::{self as pb, circuit_breakers::Thresholds},
+            core::v3::{
+                self as core, RequestMethod,
+                health_check::{self as hc, HealthChecker, payload::Payload},
+            },
         },
+        r#type::v3::{CodecClientType, Int64Range},
     },
-    r#type::v3::{CodecClientType, Int64Range},
+    google::protobuf::UInt32Value,
 };
+
+/// Between checks of a cluster that has had no traffic.
+const NO_TRAFFIC: Duration = Duration::from_secs(60);
+/// Bytes of an answer's body that are looked at.
+const BODY: u64 = 1024;
 
 pub(super) fn check(message: core::HealthCheck) -> Decoded<HealthCheck> {
     let core::HealthCheck {
@@ -44,31 +52,39 @@ pub(super) fn check(message: core::HealthCheck) -> Decoded<HealthCheck> {
         transport_socket_match_criteria,
         health_checker,
     } = message;
-    refuse!(
-        alt_port,
-        no_traffic_healthy_interval,
-        unhealthy_edge_interval,
-        healthy_edge_interval,
-        event_service,
-        tls_options
-    );
-    // Where events are logged changes nothing about the checks; ours go to the log.
-    let _ = (event_log_path, event_logger, always_log_health_check_failures, always_log_health_check_success);
-    let needed =
-        |value: Option<&_>, field: &str| opt_duration(value, field)?.ok_or_else(|| Refusal::new(field, "missing"));
+    // Where events go changes nothing about the checks: ours go to the log. The other two do nothing in Envoy either.
+    let _ = (event_log_path, event_logger, alt_port, event_service);
+    let needed = |value: Option<&_>, field: &str| match opt_duration(value, field)? {
+        None => Err(Refusal::new(field, "missing")),
+        Some(Duration::ZERO) => Err(Refusal::new(field, "0")),
+        Some(time) => Ok(time),
+    };
     let interval = needed(interval.as_ref(), "interval")?;
-    let threshold = |value: Option<_>, field: &str| match u32_or(value, 0) {
-        0 => Err(Refusal::new(field, "missing or 0")),
-        count => Ok(count),
+    // Envoy asks that they are there, not that they are more than 0.
+    let threshold = |value: Option<UInt32Value>, field: &str| match value {
+        Some(count) => Ok(count.value.max(1)),
+        None => Err(Refusal::new(field, "missing")),
     };
     let checker = health_checker.ok_or_else(|| Refusal::new("health_checker", "missing"))?;
+    let time = |value: Option<_>, field: &str, default: Duration| match opt_duration(value, field)? {
+        Some(Duration::ZERO) => Err(Refusal::new(field, "0")),
+        time => Ok(time.unwrap_or(default)),
+    };
+    let no_traffic = time(no_traffic_interval.as_ref(), "no_traffic_interval", NO_TRAFFIC)?;
+    let unhealthy = time(unhealthy_interval.as_ref(), "unhealthy_interval", interval)?;
     Ok(HealthCheck {
         kind: kind(checker)?,
         timeout: needed(timeout.as_ref(), "timeout")?,
         interval,
-        no_traffic_interval: opt_duration(no_traffic_interval.as_ref(), "no_traffic_interval")?
-            .unwrap_or(Duration::from_secs(60)),
-        unhealthy_interval: opt_duration(unhealthy_interval.as_ref(), "unhealthy_interval")?.unwrap_or(interval),
+        no_traffic_interval: no_traffic,
+        no_traffic_healthy_interval: time(
+            no_traffic_healthy_interval.as_ref(),
+            "no_traffic_healthy_interval",
+            no_traffic,
+        )?,
+        unhealthy_interval: unhealthy,
+        unhealthy_edge_interval: time(unhealthy_edge_interval.as_ref(), "unhealthy_edge_interval", unhealthy)?,
+        healthy_edge_interval: time(healthy_edge_interval.as_ref(), "healthy_edge_interval", interval)?,
         jitter: opt_duration(interval_jitter.as_ref(), "interval_jitter")?.unwrap_or_default(),
         jitter_percent: interval_jitter_percent,
         initial_jitter: opt_duration(initial_jitter.as_ref(), "initial_jitter")?.unwrap_or_default(),
@@ -79,6 +95,9 @@ pub(super) fn check(message: core::HealthCheck) -> Decoded<HealthCheck> {
             .map(|criteria| structure(&criteria, 0))
             .transpose()
             .at("transport_socket_match_criteria")?,
+        alpn: tls_options.map(|options| texts(&options.alpn_protocols)).unwrap_or_default(),
+        log_failures: always_log_health_check_failures,
+        log_successes: always_log_health_check_success,
     })
 }
 
@@ -87,10 +106,8 @@ fn kind(checker: HealthChecker) -> Decoded<HealthCheckKind> {
         HealthChecker::HttpHealthCheck(check) => http(check).at("http_health_check"),
         HealthChecker::TcpHealthCheck(check) => tcp(check).at("tcp_health_check"),
         HealthChecker::GrpcHealthCheck(check) => {
-            if !check.initial_metadata.is_empty() {
-                return Err(Refusal::unsupported("grpc_health_check.initial_metadata"));
-            }
-            Ok(HealthCheckKind::Grpc { service: check.service_name.into(), authority: check.authority.into() })
+            let headers = header::changes(check.initial_metadata, &[], "grpc_health_check.initial_metadata", "")?;
+            Ok(HealthCheckKind::Grpc { service: check.service_name.into(), authority: check.authority.into(), headers })
         }
         HealthChecker::CustomHealthCheck(check) => {
             Err(Refusal::unsupported(format!("custom_health_check {}", check.name)))
@@ -117,8 +134,8 @@ fn http(message: hc::HttpHealthCheck) -> Decoded<HealthCheckKind> {
         service_name_matcher,
         method: _,
     } = message;
-    refuse!(send, receive, service_name_matcher);
-    let _ = response_buffer_size;
+    // Envoy sends no body either.
+    refuse!(send);
     if path.is_empty() {
         return Err(Refusal::new("path", "missing"));
     }
@@ -141,7 +158,18 @@ fn http(message: hc::HttpHealthCheck) -> Decoded<HealthCheckKind> {
     };
     let (expected, retriable) =
         (ranges(&expected_statuses, "expected_statuses")?, ranges(&retriable_statuses, "retriable_statuses")?);
-    Ok(HealthCheckKind::Http { host: host.into(), path: path.into(), method, http2, expected, retriable, headers })
+    Ok(HealthCheckKind::Http {
+        host: host.into(),
+        path: path.into(),
+        method,
+        http2,
+        expected,
+        retriable,
+        headers,
+        service: service_name_matcher.map(matcher::string).transpose().at("service_name_matcher")?,
+        receive: payloads(receive)?,
+        body_limit: response_buffer_size.map_or(BODY, |size| size.value),
+    })
 }
 
 fn ranges(list: &[Int64Range], field: &str) -> Decoded<Box<[(u16, u16)]>> {
@@ -154,18 +182,27 @@ fn ranges(list: &[Int64Range], field: &str) -> Decoded<Box<[(u16, u16)]>> {
 
 fn tcp(message: hc::TcpHealthCheck) -> Decoded<HealthCheckKind> {
     let hc::TcpHealthCheck { send, receive, proxy_protocol_config } = message;
-    refuse!(proxy_protocol_config);
-    let bytes = |payload: hc::Payload| match payload.payload {
+    let proxy = proxy_protocol_config.map(|config| {
+        if config.version() == core::proxy_protocol_config::Version::V2 {
+            ProxyProtocolVersion::V2
+        } else {
+            ProxyProtocolVersion::V1
+        }
+    });
+    Ok(HealthCheckKind::Tcp { receive: payloads(receive)?, send: send.map(bytes).transpose().at("send")?, proxy })
+}
+
+fn payloads(list: Vec<hc::Payload>) -> Decoded<Box<[Bytes]>> {
+    list.into_iter().enumerate().map(|(at, payload)| bytes(payload).nth("receive", at)).collect()
+}
+
+fn bytes(payload: hc::Payload) -> Decoded<Bytes> {
+    match payload.payload {
         // Text is hexadecimal.
         Some(Payload::Text(text)) => hexadecimal(&text).ok_or_else(|| Refusal::new("text", "not hexadecimal")),
         Some(Payload::Binary(bytes)) => Ok(Bytes::from(bytes)),
         None => Err(Refusal::new("payload", "missing")),
-    };
-    let receive = receive.into_iter().enumerate().map(|(at, payload)| bytes(payload).nth("receive", at));
-    Ok(HealthCheckKind::Tcp {
-        receive: receive.collect::<Decoded<_>>()?,
-        send: send.map(bytes).transpose().at("send")?,
-    })
+    }
 }
 
 fn hexadecimal(text: &str) -> Option<Bytes> {
@@ -178,21 +215,34 @@ fn hexadecimal(text: &str) -> Option<Bytes> {
 pub(super) fn breakers(message: pb::CircuitBreakers) -> Decoded<CircuitBreakers> {
     let pb::CircuitBreakers { thresholds, per_host_thresholds } = message;
     let mut breakers = CircuitBreakers::default();
-    for (at, one) in thresholds.into_iter().enumerate() {
+    // Of two for one priority the first counts.
+    for (at, one) in thresholds.into_iter().enumerate().rev() {
         let high = is_high(&one).nth("thresholds", at)?;
         let decoded = threshold(one).nth("thresholds", at)?;
-        if high {
-            breakers.high = decoded;
-        } else {
-            breakers.default = decoded;
-        }
+        *if high { &mut breakers.high } else { &mut breakers.default } = decoded;
     }
-    for (at, one) in per_host_thresholds.into_iter().enumerate() {
-        if !is_high(&one).nth("per_host_thresholds", at)? {
-            breakers.per_host_connections = one.max_connections.map(|most| most.value);
-        }
+    for (at, one) in per_host_thresholds.into_iter().enumerate().rev() {
+        let high = is_high(&one).nth("per_host_thresholds", at)?;
+        let most = per_host(one).nth("per_host_thresholds", at)?;
+        *if high { &mut breakers.per_host_connections_high } else { &mut breakers.per_host_connections } = most;
     }
     Ok(breakers)
+}
+
+/// Only connections are bounded per endpoint.
+fn per_host(message: Thresholds) -> Decoded<Option<u32>> {
+    let Thresholds {
+        priority: _,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = message;
+    refuse!(max_pending_requests, max_requests, max_retries, retry_budget, track_remaining, max_connection_pools);
+    Ok(max_connections.map(|most| most.value))
 }
 
 fn is_high(message: &Thresholds) -> Result<bool, String> {
@@ -283,7 +333,13 @@ pub(super) fn outlier(message: pb::OutlierDetection) -> Decoded<OutlierDetection
         interval: time(interval, 10, "interval")?,
         base_ejection,
         max_ejection: match max_ejection_time {
-            Some(most) => duration(&most).at("max_ejection_time")?.max(base_ejection),
+            Some(most) => {
+                let most = duration(&most).at("max_ejection_time")?;
+                if most < base_ejection {
+                    return Err(Refusal::new("max_ejection_time", "shorter than base_ejection_time"));
+                }
+                most
+            }
             None => Duration::from_secs(300).max(base_ejection),
         },
         max_ejection_jitter: time(max_ejection_time_jitter, 0, "max_ejection_time_jitter")?,

@@ -2,14 +2,14 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, duration, opt_duration, refuse, structure, texts, type_name, u32_or, unpack},
+    any::{At, Decoded, duration, header_name, opt_duration, refuse, structure, texts, type_name, u32_or, unpack},
 };
 use crate::config::{
-    LbPolicy, LbSettings, LeastRequest, LocalityMode, MaglevSettings, RingHash, RingHashFunction, SlowStart,
+    LbPolicy, LbSettings, LeastRequest, LocalityMode, MaglevSettings, PeakEwma, RingHash, RingHashFunction, SlowStart,
     SubsetFallback, SubsetSelector, SubsetSettings, Value,
 };
 use prost::Name as _;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tombolo_controlplane_api::xds::{
     envoy::{
         config::{
@@ -21,18 +21,23 @@ use tombolo_controlplane_api::xds::{
         },
         extensions::load_balancing_policies::{
             cluster_provided::v3::ClusterProvided,
-            common::v3::{self as common, locality_lb_config as llc},
+            common::v3::{
+                self as common,
+                locality_lb_config::{self as llc, zone_aware_lb_config::LocalityBasis as Basis},
+            },
             least_request::v3 as least,
             maglev::v3::Maglev,
+            override_host::v3::{OverrideHost, override_host::OverrideHostSource},
             pick_first::v3::PickFirst,
             random::v3::Random,
             ring_hash::v3 as ring,
             round_robin::v3::RoundRobin,
+            subset::v3::{Subset, subset::LbSubsetSelector},
             wrr_locality::v3::WrrLocality,
         },
         r#type::v3::Percent,
     },
-    google::protobuf::Any,
+    google::protobuf::{Any, Struct},
 };
 
 /// The parts of a cluster that say how endpoints are chosen.
@@ -42,6 +47,18 @@ pub(super) struct Parts {
     pub(super) subsets: Option<c::LbSubsetConfig>,
     pub(super) common: Option<c::CommonLbConfig>,
     pub(super) policy: Option<pb::LoadBalancingPolicy>,
+}
+
+/// The name of our own policy, in a `TypedStruct`.
+const PEAK_EWMA: &str = "tombolo.load_balancing_policies.peak_ewma.v1.PeakEwma";
+
+/// A struct with the name of its type (`xds.type.v3.TypedStruct` and the older `udpa.type.v1` alike).
+#[derive(Clone, PartialEq, prost::Message)]
+struct NamedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<Struct>,
 }
 
 const LEAST: LeastRequest = LeastRequest { choices: 2, active_request_bias: 1.0, full_scan: false };
@@ -61,6 +78,7 @@ fn plain(policy: LbPolicy) -> LbSettings {
         override_host_statuses: 0,
         hash_by_hostname: false,
         hash_balance_factor: None,
+        override_headers: Box::default(),
     }
 }
 
@@ -73,7 +91,10 @@ pub(super) fn settings(parts: Parts) -> Decoded<LbSettings> {
     if let Some(common) = parts.common {
         apply_common(common, &mut settings).at("common_lb_config")?;
     }
-    settings.subsets = parts.subsets.map(subsets).transpose().at("lb_subset_config")?.flatten().map(Arc::new);
+    if let Some(subsets) = parts.subsets.map(subsets).transpose().at("lb_subset_config")?.flatten() {
+        settings.subsets = Some(Arc::new(subsets));
+    }
+    settings.fail_on_panic = matches!(settings.locality, LocalityMode::ZoneAware { fail_on_panic: true, .. });
     Ok(settings)
 }
 
@@ -196,6 +217,12 @@ fn policy_of(config: &Any, depth: u32) -> Decoded<Option<LbSettings>> {
         let PickFirst { shuffle_address_list } = unpack(config)?;
         refuse!(shuffle_address_list);
         plain(LbPolicy::PickFirst)
+    } else if kind == OverrideHost::full_name() {
+        override_host(unpack(config)?, depth)?
+    } else if kind == Subset::full_name() {
+        subset_policy(unpack(config)?, depth)?
+    } else if super::filter::inner_type(config) == PEAK_EWMA {
+        plain(LbPolicy::PeakEwma(peak_ewma(config)?))
     } else if kind == WrrLocality::full_name() {
         let WrrLocality { endpoint_picking_policy } = unpack(config)?;
         let inner = endpoint_picking_policy.ok_or_else(|| Refusal::new("endpoint_picking_policy", "missing"))?;
@@ -246,6 +273,84 @@ fn ring_hash(message: ring::RingHash) -> Decoded<LbSettings> {
     consistent(settings, consistent_hashing_lb_config)
 }
 
+fn override_host(message: OverrideHost, depth: u32) -> Decoded<LbSettings> {
+    let OverrideHost { override_host_sources, selected_host_key, fallback_policy } = message;
+    refuse!(selected_host_key);
+    if override_host_sources.is_empty() {
+        return Err(Refusal::new("override_host_sources", "empty"));
+    }
+    let source = |(at, source): (usize, OverrideHostSource)| {
+        if source.metadata.is_some() {
+            return Err(Refusal::unsupported(format!("override_host_sources[{at}].metadata")));
+        }
+        header_name(&source.header).nth("override_host_sources", at)
+    };
+    let headers = override_host_sources.into_iter().enumerate().map(source).collect::<Decoded<_>>()?;
+    let fallback = fallback_policy.ok_or_else(|| Refusal::new("fallback_policy", "missing"))?;
+    Ok(LbSettings { override_headers: headers, ..policies(fallback, depth + 1).at("fallback_policy")? })
+}
+
+/// The newer form of subsets: the same fields around a policy. It is read as the older form.
+fn subset_policy(message: Subset, depth: u32) -> Decoded<LbSettings> {
+    let Subset {
+        fallback_policy,
+        default_subset,
+        subset_selectors,
+        allow_redundant_keys,
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+        subset_lb_policy,
+    } = message;
+    refuse!(allow_redundant_keys);
+    let selector = |s: LbSubsetSelector| lsc::LbSubsetSelector {
+        keys: s.keys,
+        single_host_per_subset: s.single_host_per_subset,
+        fallback_policy: s.fallback_policy,
+        fallback_keys_subset: s.fallback_keys_subset,
+    };
+    let older = c::LbSubsetConfig {
+        fallback_policy,
+        default_subset,
+        subset_selectors: subset_selectors.into_iter().map(selector).collect(),
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+    };
+    let inner = subset_lb_policy.ok_or_else(|| Refusal::new("subset_lb_policy", "missing"))?;
+    let subsets = subsets(older)?.map(Arc::new);
+    Ok(LbSettings { subsets, ..policies(inner, depth + 1).at("subset_lb_policy")? })
+}
+
+/// Our own policy, for which there is no message type: a struct that names it.
+fn peak_ewma(config: &Any) -> Decoded<PeakEwma> {
+    let message: NamedStruct = super::any::decode(&config.value)?;
+    let mut settings = PeakEwma { decay: Duration::from_secs(10), unknown: Duration::from_millis(30) };
+    let Some(fields) = message.value else { return Ok(settings) };
+    let Value::Map(fields) = structure(&fields, 0).at("value")? else { return Ok(settings) };
+    for (name, value) in fields.iter() {
+        let time =
+            value.as_str().and_then(seconds).ok_or_else(|| Refusal::new(&**name, "not a time such as \"10s\""))?;
+        match &**name {
+            "decay" if time > Duration::ZERO => settings.decay = time,
+            "decay" => return Err(Refusal::new("decay", "0")),
+            "unknown" => settings.unknown = time,
+            other => return Err(Refusal::unsupported(other)),
+        }
+    }
+    Ok(settings)
+}
+
+/// As JSON writes durations: seconds with an `s` at the end.
+fn seconds(text: &str) -> Option<Duration> {
+    let number: f64 = text.strip_suffix('s')?.parse().ok()?;
+    Duration::try_from_secs_f64(number).ok()
+}
+
 fn consistent(mut settings: LbSettings, message: Option<common::ConsistentHashingLbConfig>) -> Decoded<LbSettings> {
     let Some(common::ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor, hash_policy }) =
         message
@@ -271,12 +376,18 @@ fn locality(message: Option<common::LocalityLbConfig>) -> Decoded<LocalityMode> 
                 force_local_zone,
                 locality_basis,
             } = zone;
-            refuse!(force_locality_direct_routing, locality_basis);
+            let by_weight = match Basis::try_from(locality_basis) {
+                Ok(basis) => basis == Basis::HealthyHostsWeight,
+                Err(_) => return Err(Refusal::new("locality_basis", format!("{locality_basis} is not known"))),
+            };
+            let force = force_local_zone.map(|force| u32_or(force.min_size, 1));
             LocalityMode::ZoneAware {
                 routing_enabled: percent(routing_enabled, 100.0),
                 min_cluster_size: min_cluster_size.map_or(6, |size| size.value),
-                force_local: force_local_zone.is_some(),
+                // The older switch stays local whatever there is.
+                force_local: force.or(force_locality_direct_routing.then_some(1)),
                 fail_on_panic: fail_traffic_on_panic,
+                by_weight,
             }
         }
     })
@@ -312,10 +423,10 @@ fn apply_common(message: c::CommonLbConfig, settings: &mut LbSettings) -> Decode
             settings.locality = LocalityMode::ZoneAware {
                 routing_enabled: percent(zone.routing_enabled, 100.0),
                 min_cluster_size: zone.min_cluster_size.map_or(6, |size| size.value),
-                force_local: false,
+                force_local: None,
                 fail_on_panic: zone.fail_traffic_on_panic,
+                by_weight: false,
             };
-            settings.fail_on_panic = zone.fail_traffic_on_panic;
         }
     }
     Ok(())
@@ -323,30 +434,36 @@ fn apply_common(message: c::CommonLbConfig, settings: &mut LbSettings) -> Decode
 
 /// `None` without selectors: then Envoy makes no subsets.
 fn subsets(message: c::LbSubsetConfig) -> Decoded<Option<SubsetSettings>> {
-    let fallback = match message.fallback_policy() {
-        lsc::LbSubsetFallbackPolicy::NoFallback => SubsetFallback::None,
-        lsc::LbSubsetFallbackPolicy::AnyEndpoint => SubsetFallback::Any,
-        lsc::LbSubsetFallbackPolicy::DefaultSubset => SubsetFallback::Default,
-    };
-    let fallback_list = message.metadata_fallback_policy() == lsc::LbSubsetMetadataFallbackPolicy::FallbackList;
     let c::LbSubsetConfig {
-        fallback_policy: _,
+        fallback_policy,
         default_subset,
         subset_selectors,
         locality_weight_aware,
         scale_locality_weight,
         panic_mode_any,
         list_as_any,
-        metadata_fallback_policy: _,
+        metadata_fallback_policy,
     } = message;
     if subset_selectors.is_empty() {
         return Ok(None);
     }
+    let fallback = match lsc::LbSubsetFallbackPolicy::try_from(fallback_policy) {
+        Ok(lsc::LbSubsetFallbackPolicy::NoFallback) => SubsetFallback::None,
+        Ok(lsc::LbSubsetFallbackPolicy::AnyEndpoint) => SubsetFallback::Any,
+        Ok(lsc::LbSubsetFallbackPolicy::DefaultSubset) => SubsetFallback::Default,
+        Err(_) => return Err(Refusal::new("fallback_policy", format!("{fallback_policy} is not known"))),
+    };
+    let fallback_list = match lsc::LbSubsetMetadataFallbackPolicy::try_from(metadata_fallback_policy) {
+        Ok(policy) => policy == lsc::LbSubsetMetadataFallbackPolicy::FallbackList,
+        Err(_) => return Err(Refusal::new("metadata_fallback_policy", "not known")),
+    };
     let default_subset = match default_subset.map(|subset| structure(&subset, 0)).transpose().at("default_subset")? {
         Some(Value::Map(map)) => map.iter().map(|(key, value)| (Arc::clone(key), value.clone())).collect(),
         _ => Box::default(),
     };
-    let selectors = subset_selectors.into_iter().enumerate().map(|(at, s)| selector(s).nth("subset_selectors", at));
+    let alone = subset_selectors.len() == 1;
+    let selectors =
+        subset_selectors.into_iter().enumerate().map(|(at, s)| selector(s, alone).nth("subset_selectors", at));
     Ok(Some(SubsetSettings {
         fallback,
         default_subset,
@@ -359,20 +476,27 @@ fn subsets(message: c::LbSubsetConfig) -> Decoded<Option<SubsetSettings>> {
     }))
 }
 
-fn selector(message: lsc::LbSubsetSelector) -> Decoded<SubsetSelector> {
+fn selector(message: lsc::LbSubsetSelector, alone: bool) -> Decoded<SubsetSelector> {
     use lsc::lb_subset_selector::LbSubsetSelectorFallbackPolicy as F;
-    let fallback = match message.fallback_policy() {
-        F::NotDefined => None,
-        F::NoFallback => Some(SubsetFallback::None),
-        F::AnyEndpoint => Some(SubsetFallback::Any),
-        F::DefaultSubset => Some(SubsetFallback::Default),
-        F::KeysSubset => Some(SubsetFallback::Keys),
+    let fallback = match F::try_from(message.fallback_policy) {
+        Ok(F::NotDefined) => None,
+        Ok(F::NoFallback) => Some(SubsetFallback::None),
+        Ok(F::AnyEndpoint) => Some(SubsetFallback::Any),
+        Ok(F::DefaultSubset) => Some(SubsetFallback::Default),
+        Ok(F::KeysSubset) => Some(SubsetFallback::Keys),
+        Err(_) => return Err(Refusal::new("fallback_policy", "not known")),
     };
     let lsc::LbSubsetSelector { mut keys, single_host_per_subset, fallback_policy: _, mut fallback_keys_subset } =
         message;
     keys.sort();
     keys.dedup();
     fallback_keys_subset.sort();
+    if keys.is_empty() {
+        return Err(Refusal::new("keys", "empty"));
+    }
+    if single_host_per_subset && (!alone || keys.len() > 1) {
+        return Err(Refusal::new("single_host_per_subset", "needs one selector with one key"));
+    }
     let fewer = fallback_keys_subset.len() < keys.len() && fallback_keys_subset.iter().all(|key| keys.contains(key));
     if fallback == Some(SubsetFallback::Keys) && (fallback_keys_subset.is_empty() || !fewer) {
         return Err(Refusal::new("fallback_keys_subset", "not a smaller part of keys"));

@@ -91,14 +91,16 @@ fn group(message: pb::LocalityLbEndpoints) -> Decoded<(usize, LocalityEndpoints)
 }
 
 fn endpoint(message: pb::LbEndpoint, locality: &Metadata) -> Decoded<Endpoint> {
-    let health = match message.health_status() {
-        core::HealthStatus::Unknown => HealthStatus::Unknown,
-        core::HealthStatus::Healthy => HealthStatus::Healthy,
-        core::HealthStatus::Unhealthy => HealthStatus::Unhealthy,
-        core::HealthStatus::Draining => HealthStatus::Draining,
-        core::HealthStatus::Timeout => HealthStatus::Timeout,
-        core::HealthStatus::Degraded => HealthStatus::Degraded,
-    };
+    let told = core::HealthStatus::try_from(message.health_status);
+    let health =
+        match told.map_err(|_| Refusal::new("health_status", format!("{} is not known", message.health_status)))? {
+            core::HealthStatus::Unknown => HealthStatus::Unknown,
+            core::HealthStatus::Healthy => HealthStatus::Healthy,
+            core::HealthStatus::Unhealthy => HealthStatus::Unhealthy,
+            core::HealthStatus::Draining => HealthStatus::Draining,
+            core::HealthStatus::Timeout => HealthStatus::Timeout,
+            core::HealthStatus::Degraded => HealthStatus::Degraded,
+        };
     let pb::LbEndpoint { health_status: _, metadata: meta, load_balancing_weight, host_identifier } = message;
     let Some(HostIdentifier::Endpoint(inner)) = host_identifier else {
         return Err(Refusal::new("endpoint", "missing"));
@@ -108,9 +110,7 @@ fn endpoint(message: pb::LbEndpoint, locality: &Metadata) -> Decoded<Endpoint> {
     // Only names statistics.
     let _ = observability_name;
     let check = health_check_config.unwrap_or_default();
-    if check.address.is_some() || !check.hostname.is_empty() {
-        return Err(Refusal::unsupported("endpoint.health_check_config.address"));
-    }
+    let check_address = check.address.map(further_address).transpose().at("endpoint.health_check_config.address")?;
     let check_port = port(check.port_value).at("endpoint.health_check_config.port_value")?;
     let place = place.ok_or_else(|| Refusal::new("endpoint.address", "missing"))?;
     let more = additional_addresses.into_iter().enumerate();
@@ -125,14 +125,20 @@ fn endpoint(message: pb::LbEndpoint, locality: &Metadata) -> Decoded<Endpoint> {
         metadata: metadata(meta.as_ref()).at("metadata")?,
         locality_metadata: locality.clone(),
         health_check_port: (check_port != 0).then_some(check_port),
+        health_check_address: check_address,
+        health_check_hostname: check.hostname.into(),
         skip_health_check: check.disable_active_health_check,
     })
 }
 
 fn further(message: pb::endpoint::AdditionalAddress) -> Decoded<SocketAddr> {
     let place = message.address.ok_or_else(|| Refusal::new("address", "missing"))?;
-    match address::endpoint(place).at("address")? {
+    further_address(place).at("address")
+}
+
+fn further_address(place: core::Address) -> Decoded<SocketAddr> {
+    match address::endpoint(place)? {
         EndpointAddress::Socket(socket) => Ok(socket),
-        _ => Err(Refusal::new("address", "not an IP address")),
+        _ => Err(Refusal::new("", "not an IP address")),
     }
 }

@@ -273,7 +273,7 @@ async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Rc<Endp
             let secure =
                 matches!(ask.upstream.cluster.transport, tombolo_gateway_core::config::TransportSocket::Tls(_));
             let (name, port) = split_port(host, if secure { 443 } else { 80 });
-            let found = worker.resolver.resolve(name, settings.family).await?;
+            let found = worker.resolver.resolve(name, settings.dns.family).await?;
             let address = std::net::SocketAddr::new(*found.first()?, port);
             Some(ask.cluster.destination(address, name))
         }
