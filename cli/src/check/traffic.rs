@@ -191,6 +191,7 @@ pub(super) async fn outside(client: &Client, report: &mut Report) {
         let seen = Seen::of(client.get(STOREFRONT, url).await);
         report.claim(point, what, "partner", seen.who(), seen.text("workload") == "partner");
     }
+    originated(client, report).await;
     let Some(address) = client.published().ok().and_then(|p| p.outside.first()?.listen.first().copied()) else {
         report.claim(point, "unknown hosts", "a server outside", "none runs", false);
         return;
@@ -211,6 +212,40 @@ pub(super) async fn outside(client: &Client, report: &mut Report) {
         Ok((format!("{} after {} ms, known host {}", seen.status, took.as_millis(), known.status), good))
     };
     report.attempt(point, "unknown host, policy REGISTRY_ONLY", "502, known hosts 200", outcome.await);
+}
+
+/// Point 5: TLS to a server outside of the mesh, which the sidecar begins and checks.
+async fn originated(client: &Client, report: &mut Report) {
+    let point = "5 outside";
+    let url = "http://secure-partner.example.com/";
+    let name = "secure-partner.example.com";
+    let asked = |seen: &Seen| seen.body["tls"]["server_name"].as_str().unwrap_or_default().to_owned();
+    let seen = Seen::of(client.get(STOREFRONT, url).await);
+    let good = seen.text("workload") == "partner" && asked(&seen) == name && seen.text("peer").is_empty();
+    report.claim(
+        point,
+        "TLS that the sidecar begins",
+        format!("partner, asked for {name}"),
+        format!("{}, asked for {:?}", seen.who(), asked(&seen)),
+        good,
+    );
+    for (what, from, to) in [
+        ("TLS, roots of another authority", "/roots.pem", "/other-roots.pem"),
+        ("TLS, another name than the certificate's", "sni: secure-partner", "sni: other-partner"),
+    ] {
+        let outcome = async {
+            client.edit("east", "partner.yaml", |text| text.replace(from, to))?;
+            let refused = |s: &Seen| s.status == 503;
+            let (took, seen) = client.until(STOREFRONT, url, Duration::from_secs(5), refused).await;
+            let neighbour = Seen::of(client.get(STOREFRONT, "http://partner.example.com/").await);
+            client.edit("east", "partner.yaml", |text| text.replace(to, from))?;
+            let (_, again) = client.until(STOREFRONT, url, Duration::from_secs(5), |s| s.status == 200).await;
+            let good = seen.status == 503 && neighbour.status == 200 && again.status == 200;
+            let after = format!("{} after {} ms", seen.status, took.as_millis());
+            Ok((format!("{after}, neighbour {}, then {}", neighbour.status, again.status), good))
+        };
+        report.attempt(point, what, "503, neighbour 200, then 200 again", outcome.await);
+    }
 }
 
 /// Point 6: plaintext where it is allowed, and where it is not.

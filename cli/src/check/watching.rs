@@ -1,7 +1,7 @@
 //! Claims about what can be seen from outside: metrics, logs, and the other commands.
 
 use super::{
-    client::{Client, get_at},
+    client::{Client, From, Seen, get_at},
     report::Report,
 };
 
@@ -39,6 +39,7 @@ pub(super) async fn metrics(client: &Client, report: &mut Report) {
         let what = format!("istio_requests_total, reporter {reporter}");
         report.attempt(point, what, "requests to reviews", outcome.await);
     }
+    both_sides(client, report).await;
     let outcome = async {
         let site = client.site("east")?;
         let text = get_at(site.control_plane.admin, "/metrics", &[]).await?.text();
@@ -51,6 +52,66 @@ pub(super) async fn metrics(client: &Client, report: &mut Report) {
         Ok((line.chars().take(60).collect(), !line.is_empty()))
     };
     report.attempt(point, "access log of the ingress gateway", "the injected fault, flag FI", outcome.await);
+}
+
+/// Point 10: each end of a call knows the other, also across sites, and nobody else is told.
+async fn both_sides(client: &Client, report: &mut Report) {
+    let point = "10 metrics";
+    let storefront = [
+        "source_workload=\"storefront\"",
+        "source_workload_namespace=\"default\"",
+        "source_app=\"storefront\"",
+        "source_canonical_service=\"storefront\"",
+        "source_cluster=\"east\"",
+        "source_principal=\"spiffe://east.local/ns/default/sa/storefront\"",
+    ];
+    let reviews = ["destination_workload=\"reviews-v2\"", "destination_version=\"v2\"", "destination_cluster=\"west\""];
+    for (site, workload, what, rest) in [
+        (
+            "west",
+            "reviews-v2",
+            "who called, at reviews v2 in west",
+            vec![
+                "reporter=\"destination\"",
+                "connection_security_policy=\"mutual_tls\"",
+                "destination_principal=\"spiffe://west.local/",
+            ],
+        ),
+        (
+            "east",
+            "storefront",
+            "who answered, at storefront in east",
+            vec!["reporter=\"source\"", "destination_principal=\"spiffe://west.local/"],
+        ),
+    ] {
+        let outcome = async {
+            let workload = client.workload(site, workload)?;
+            let sidecar = workload.sidecar.ok_or_else(|| anyhow::anyhow!("no sidecar"))?;
+            let text = get_at(sidecar.admin, "/stats/prometheus", &[]).await?.text();
+            let labels: Vec<&str> = storefront.iter().chain(&reviews).copied().chain(rest).collect();
+            let total = sum(&text, "istio_requests_total", &labels);
+            let missing: Vec<_> =
+                labels.iter().filter(|l| sum(&text, "istio_requests_total", &[l]) == 0.0).copied().collect();
+            let seen = if missing.is_empty() { String::new() } else { format!(", never {}", missing.join(" ")) };
+            Ok((format!("{total} requests{seen}"), total >= 1.0))
+        };
+        report.attempt(point, what, "storefront in east to reviews v2 in west", outcome.await);
+    }
+    let mut told = Vec::new();
+    for url in ["http://reviews:9080/", "http://partner.example.com/"] {
+        let forged = [("x-envoy-peer-metadata", "eA=="), ("x-envoy-peer-metadata-id", "me")];
+        let outcome = client.get_with(From::Workload("east", "storefront"), url, &forged).await;
+        let back = outcome.as_ref().is_ok_and(|a| a.headers.keys().any(|k| k.as_str().contains("peer-metadata")));
+        let seen = Seen::of(outcome);
+        let there = seen.body["headers"].to_string().contains("peer-metadata");
+        told.push(match (seen.status, there || back) {
+            (200, false) => "nothing",
+            (200, true) => "told",
+            _ => "no answer",
+        });
+    }
+    let good = told == ["nothing", "nothing"];
+    report.claim(point, "what applications see of this exchange", "nothing, nothing", told.join(", "), good);
 }
 
 /// Point 8: the commands of a running federation.

@@ -4,6 +4,7 @@
 
 use super::{
     manifests::ROOT_NAMESPACE,
+    partner::Partner,
     plan::{self, LOW_PORT_OFFSET, SIDECAR_ADMIN_PORT, SIDECAR_PROXY_PORT, SitePlan, Slot, served},
     pods::PodSpec,
     process::{ChildSpec, Probe},
@@ -317,16 +318,22 @@ impl Launch<'_> {
     }
 
     /// A server outside of the mesh.
-    pub(crate) fn outside(&self, name: &str, listen: &[SocketAddr]) -> ChildSpec {
+    pub(crate) fn outside(&self, name: &str, partner: &Partner) -> ChildSpec {
         let mut args = vec![OsString::from("workload")];
         args.extend(flags([("--name", name.into()), ("--namespace", "".into()), ("--site", "outside".into())]));
-        args.extend(listen.iter().flat_map(|a| flags([("--listen", a.to_string().into())])));
+        args.extend(partner.plain.iter().flat_map(|a| flags([("--listen", a.to_string().into())])));
+        let [chain, key] = partner.certificate();
+        args.extend(flags([
+            ("--tls-listen", partner.secure.to_string().into()),
+            ("--tls-certificate", chain.into()),
+            ("--tls-key", key.into()),
+        ]));
         ChildSpec {
             id: format!("outside/{name}").into(),
             called: "tombolo",
             args,
             log: self.state.log(&format!("outside.{name}")),
-            probe: Probe::Accepts(listen.to_vec()),
+            probe: Probe::Accepts(partner.addresses().to_vec()),
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod converge;
 pub(crate) mod folder;
 mod launch;
 mod manifests;
+mod partner;
 mod plan;
 mod pods;
 mod process;

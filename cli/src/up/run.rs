@@ -6,6 +6,7 @@
 use super::{
     converge,
     folder::{self, Look},
+    partner::Partner,
     plan,
     process::{self, ChildSpec, Children, Event, Happened},
     published::{self, Published},
@@ -188,10 +189,11 @@ impl<'a> Up<'a> {
         let blocks: Vec<u8> = plans.iter().map(|p| p.block).collect();
         // Locks first: they know who is there, a busy port does not.
         let state = State::take(&root, &blocks)?;
-        let partner = samples::partner(plans[0].outside(), options.loopback_base);
-        let extra: &[SocketAddr] = if demo { &partner } else { &[] };
-        plan::probe(&plans, extra)?;
+        let partner = Partner::new(plans[0].outside(), options.loopback_base, root.join("outside"));
+        let addresses = partner.addresses();
+        plan::probe(&plans, if demo { &addresses } else { &[] })?;
         if demo {
+            partner.make()?;
             samples::unpack(&manifests, &partner)?;
         }
         let sites = plans.into_iter().map(|plan| Site::open(plan, &state)).collect::<anyhow::Result<_>>()?;
@@ -199,7 +201,7 @@ impl<'a> Up<'a> {
         let outside = demo.then(|| {
             let spec = site::launch(&state, options).outside("partner", &partner);
             let health = Health { id: spec.id.clone(), ..Health::default() };
-            (spec, partner.to_vec(), health)
+            (spec, addresses.to_vec(), health)
         });
         let (tokens_written, ready) = (Instant::now(), Duration::ZERO);
         Ok((Self { options, state, sites, children, outside, wake, tokens_written, ready }, events))

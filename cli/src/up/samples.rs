@@ -3,10 +3,10 @@
 //! Owns the list of files and the addresses in them that depend on the address plan. The files under `samples/shop` are
 //! the only truth: they are what is embedded.
 
+use super::partner::Partner;
 use anyhow::Context;
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -32,38 +32,33 @@ const FILES: &[(&str, &str)] = shop![
 
 /// The sites of the sample, in the order of their address blocks.
 const SITES: [&str; 3] = ["east", "west", "vm"];
-/// Where the files say that the partner listens.
+/// Where the files say that the partner listens, and where its roots are.
 const PARTNER_IP: &str = "127.1.200.1";
-const PARTNER_PORT: u16 = 8088;
 const PARTNER_BY_NAME_PORT: u16 = 18088;
+const PARTNER_ROOTS: &str = "/etc/tombolo/partner-roots.pem";
 
 /// The sites of the sample, when it is in a folder.
 pub(crate) fn sites(folder: &Path) -> Vec<(String, PathBuf)> {
     SITES.iter().map(|site| ((*site).to_owned(), folder.join(site))).collect()
 }
 
-/// Writes the sample into a folder. `partner` is where the partner really listens.
+/// Writes the sample into a folder, with where the partner really is.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub(crate) fn unpack(into: &Path, partner: &[SocketAddr; 2]) -> anyhow::Result<()> {
+pub(crate) fn unpack(into: &Path, partner: &Partner) -> anyhow::Result<()> {
     for (name, text) in FILES {
         let path = into.join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let text = text
-            .replace(PARTNER_IP, &partner[0].ip().to_string())
-            .replace(&PARTNER_BY_NAME_PORT.to_string(), &partner[1].port().to_string());
+            .replace(PARTNER_IP, &partner.plain[0].ip().to_string())
+            .replace(&PARTNER_BY_NAME_PORT.to_string(), &partner.plain[1].port().to_string())
+            .replace(PARTNER_ROOTS, &partner.roots().display().to_string());
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// Where the partner listens: by address, and where `localhost` leads.
-pub(crate) fn partner(outside: IpAddr, base: u8) -> [SocketAddr; 2] {
-    let localhost = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    [SocketAddr::new(outside, PARTNER_PORT), SocketAddr::new(localhost, PARTNER_BY_NAME_PORT + u16::from(base))]
 }
 
 #[cfg(test)]
@@ -87,11 +82,11 @@ mod tests {
     #[test]
     fn the_partner_moves_with_the_address_plan() {
         let folder = tempfile::tempdir().unwrap();
-        let at = partner("127.9.200.1".parse().unwrap(), 8);
-        unpack(folder.path(), &at).unwrap();
+        let partner = Partner::new("127.9.200.1".parse().unwrap(), 8, folder.path().join("outside"));
+        unpack(folder.path(), &partner).unwrap();
         assert!(sites(folder.path()).iter().all(|(_, folder)| folder.is_dir()));
         let text = fs::read_to_string(folder.path().join("east/partner.yaml")).unwrap();
         assert!(text.contains("address: 127.9.200.1") && text.contains("18096"), "{text}");
-        assert!(!text.contains(PARTNER_IP));
+        assert!(!text.contains(PARTNER_IP) && !text.contains(PARTNER_ROOTS), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the shape of the JSON that scripts and tests read. Request bodies are counted, never kept.
 
-use super::{Me, call, query};
+use super::{Me, call, query, serve::Caller};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -19,7 +19,7 @@ pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 pub(super) async fn answer(
     me: Arc<Me>,
     request: Request<Incoming>,
-    remote: SocketAddr,
+    caller: Caller,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let grpc = is_grpc(&parts.headers);
@@ -40,7 +40,10 @@ pub(super) async fn answer(
     for url in &wishes.calls {
         called.push(call::call(&me, url, &parts.headers).await);
     }
-    let mut report = describe(&me, &parts, &pairs, remote);
+    let mut report = describe(&me, &parts, &pairs, caller.remote);
+    if caller.hello.secure {
+        report.insert("tls".into(), json!({"server_name": caller.hello.server_name}));
+    }
     report.insert("body_bytes".into(), json!(received));
     report.insert("attempt".into(), json!(attempt));
     if !called.is_empty() {

@@ -9,9 +9,10 @@ mod query;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use clap::Args;
-use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// Command line of the stand-in workload.
@@ -35,6 +36,15 @@ pub struct WorkloadArgs {
     /// Address to listen on, IP:PORT; may be repeated.
     #[arg(long = "listen", required = true)]
     pub listen: Vec<SocketAddr>,
+    /// Address to listen on with TLS, IP:PORT; may be repeated.
+    #[arg(long = "tls-listen", requires = "tls_certificate")]
+    pub tls_listen: Vec<SocketAddr>,
+    /// Certificate chain that is shown there, PEM.
+    #[arg(long, requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long)]
+    pub tls_key: Option<PathBuf>,
     /// HTTP proxy of its sidecar, through which calls are made. Without it calls go straight to the URL's address.
     #[arg(long, env = "TOMBOLO_HTTP_PROXY")]
     pub http_proxy: Option<SocketAddr>,
@@ -105,8 +115,14 @@ pub fn main(args: &WorkloadArgs) -> ExitCode {
 
 async fn run(args: &WorkloadArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let mut servers = serve::bind(Arc::new(Me::new(args)), &args.listen, &stop).await?;
-    let on: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
+    let secure = match (&args.tls_certificate, &args.tls_key) {
+        (Some(chain), Some(key)) => Some(tls::acceptor(chain, key)?),
+        _ => None,
+    };
+    let plain = args.listen.iter().map(|at| (*at, None));
+    let all: Vec<_> = plain.chain(args.tls_listen.iter().map(|at| (*at, secure.clone()))).collect();
+    let mut servers = serve::bind(Arc::new(Me::new(args)), &all, &stop).await?;
+    let on: Vec<String> = all.iter().map(|(at, _)| at.to_string()).collect();
     eprintln!("{}/{} listens on {}", args.namespace, args.name, on.join(", "));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

@@ -3,7 +3,7 @@
 //! Owns the sockets. Reads until the first bytes decide, gives them back to the codec, and drains on request. Used by
 //! the workload's `main` and its tests.
 
-use super::{Me, echo};
+use super::{Me, echo, tls::Hello};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::Request;
@@ -15,6 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -22,6 +23,24 @@ const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE "];
 /// Connections at once on one address; more wait in the kernel's queue.
 const CONNECTIONS: usize = 4096;
+
+/// A client may take this long for its TLS hello.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// Its address.
+    pub(super) remote: SocketAddr,
+    /// Its TLS hello.
+    pub(super) hello: Arc<Hello>,
+}
+
+impl Caller {
+    fn plain(remote: SocketAddr) -> Self {
+        Self { remote, hello: Arc::default() }
+    }
+}
 
 /// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +70,18 @@ pub(super) fn spoken(first: &[u8]) -> Spoken {
 /// Binds every address, then serves each until told to stop.
 pub(super) async fn bind(
     me: Arc<Me>,
-    addresses: &[SocketAddr],
+    addresses: &[(SocketAddr, Option<TlsAcceptor>)],
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
     let mut servers = JoinSet::new();
-    for address in addresses {
+    for (address, secure) in addresses {
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        servers.spawn(accept(me.clone(), listener, stop.clone()));
+        servers.spawn(accept(me.clone(), listener, secure.clone(), stop.clone()));
     }
     Ok(servers)
 }
 
-pub(super) async fn accept(me: Arc<Me>, listener: TcpListener, stop: CancellationToken) {
+pub(super) async fn accept(me: Arc<Me>, listener: TcpListener, secure: Option<TlsAcceptor>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -70,7 +89,7 @@ pub(super) async fn accept(me: Arc<Me>, listener: TcpListener, stop: Cancellatio
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, remote)) => {
-                    connections.spawn(connection(me.clone(), stream, remote, stop.clone()));
+                    connections.spawn(begin(me.clone(), stream, remote, secure.clone(), stop.clone()));
                 }
                 // Out of descriptors, or the client left already: neither may end the loop.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -81,9 +100,27 @@ pub(super) async fn accept(me: Arc<Me>, listener: TcpListener, stop: Cancellatio
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(me: Arc<Me>, mut stream: TcpStream, remote: SocketAddr, stop: CancellationToken) {
+/// Ends TLS where it is spoken.
+async fn begin(
+    me: Arc<Me>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    secure: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
     // Failing to set an option costs latency only.
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = secure else { return connection(me, stream, Caller::plain(remote), stop).await };
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    let server_name = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
+    let hello = Hello { secure: true, server_name };
+    connection(me, stream, Caller { remote, hello: Arc::new(hello) }, stop).await;
+}
+
+async fn connection<S>(me: Arc<Me>, mut stream: S, caller: Caller, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut first = BytesMut::with_capacity(1024);
     let spoken = loop {
         tokio::select! {
@@ -101,23 +138,26 @@ async fn connection(me: Arc<Me>, mut stream: TcpStream, remote: SocketAddr, stop
     };
     let first = first.freeze();
     match spoken {
-        Spoken::Http1 => http1(me, whole(first, stream), remote, stop).await,
-        Spoken::Http2 => http2(me, whole(first, stream), remote, stop).await,
+        Spoken::Http1 => http1(me, whole(first, stream), caller, stop).await,
+        Spoken::Http2 => http2(me, whole(first, stream), caller, stop).await,
         Spoken::Bytes | Spoken::Unknown => verbatim(first, stream, stop).await,
     }
 }
 
 /// The stream with the bytes that were read ahead put back in front.
-fn whole(first: Bytes, stream: TcpStream) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    let (read, write) = stream.into_split();
-    tokio::io::join(Cursor::new(first).chain(read), write)
-}
-
-async fn http1<S>(me: Arc<Me>, stream: S, remote: SocketAddr, stop: CancellationToken)
+fn whole<S>(first: Bytes, stream: S) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| echo::answer(me.clone(), request, remote));
+    let (read, write) = tokio::io::split(stream);
+    tokio::io::join(Cursor::new(first).chain(read), write)
+}
+
+async fn http1<S>(me: Arc<Me>, stream: S, caller: Caller, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| echo::answer(me.clone(), request, caller.clone()));
     let mut connection = std::pin::pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -130,11 +170,11 @@ where
     let _ = connection.await;
 }
 
-async fn http2<S>(me: Arc<Me>, stream: S, remote: SocketAddr, stop: CancellationToken)
+async fn http2<S>(me: Arc<Me>, stream: S, caller: Caller, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| echo::answer(me.clone(), request, remote));
+    let service = service_fn(move |request: Request<Incoming>| echo::answer(me.clone(), request, caller.clone()));
     let mut connection = std::pin::pin!(
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -148,11 +188,14 @@ where
 }
 
 /// Sends back what comes in, byte for byte.
-async fn verbatim(first: Bytes, mut stream: TcpStream, stop: CancellationToken) {
+async fn verbatim<S>(first: Bytes, mut stream: S, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     if stream.write_all(&first).await.is_err() {
         return;
     }
-    let (mut read, mut write) = stream.split();
+    let (mut read, mut write) = tokio::io::split(stream);
     tokio::select! {
         _ = tokio::io::copy(&mut read, &mut write) => {}
         () = stop.cancelled() => {}

@@ -27,6 +27,9 @@ async fn start(name: &str, http_proxy: Option<SocketAddr>) -> Running {
         service_account: "buyer".into(),
         labels: vec![("app".into(), name.into()), ("version".into(), "v2".into())],
         listen: vec![],
+        tls_listen: vec![],
+        tls_certificate: None,
+        tls_key: None,
         http_proxy,
         drain_seconds: 1,
     };
@@ -34,7 +37,7 @@ async fn start(name: &str, http_proxy: Option<SocketAddr>) -> Running {
     let at = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let me = Arc::new(Me::new(&args));
-    let task = tokio::spawn(serve::accept(me.clone(), listener, stop.clone()));
+    let task = tokio::spawn(serve::accept(me.clone(), listener, None, stop.clone()));
     Running { me, at, stop, task }
 }
 

@@ -7,7 +7,10 @@ use crate::{
         socket,
         stream::{Replay, Stream},
     },
-    tls::{provider, verify::Verifier},
+    tls::{
+        provider,
+        verify::{HostCheck, Verifier},
+    },
 };
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -99,7 +102,8 @@ impl Remote {
             None => Box::default(),
         };
         let validation = Validation { roots: Some(pem.to_vec().into()), san_matchers: sans, ..Validation::default() };
-        let verifier = Verifier::new(&validation).map_err(RemoteError::Roots)?.check_host(self.identity.is_none());
+        let check = if self.identity.is_none() { HostCheck::Always } else { HostCheck::No };
+        let verifier = Verifier::new(&validation).map_err(RemoteError::Roots)?.check_host(check);
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|e| RemoteError::Roots(e.to_string()))?

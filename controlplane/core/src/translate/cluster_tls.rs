@@ -70,7 +70,9 @@ fn explicit(settings: &ClientTls, peer: &Peer<'_>) -> Option<core::TransportSock
 
 /// TLS to a server outside of the mesh, with the user's certificates.
 fn originated(settings: &ClientTls, peer: &Peer<'_>) -> tls::UpstreamTlsContext {
-    let names = peer.names.iter().chain(&settings.subject_alt_names).map(|name| peer_name(name)).collect();
+    let names: Vec<_> = peer.names.iter().chain(&settings.subject_alt_names).map(|name| peer_name(name)).collect();
+    // Where nobody says which names a certificate may have, it must have the one that is asked for.
+    let by_asked_name = names.is_empty() && !settings.insecure;
     let mut common = tls::CommonTlsContext {
         alpn_protocols: peer.protocols.iter().map(|p| (*p).to_owned()).collect(),
         ..Default::default()
@@ -103,6 +105,7 @@ fn originated(settings: &ClientTls, peer: &Peer<'_>) -> tls::UpstreamTlsContext 
         sni: settings.sni.clone().unwrap_or_default(),
         // Without a name the one that the client asked for is used, and it is what the certificate must say.
         auto_host_sni: settings.sni.is_none(),
+        auto_sni_san_validation: by_asked_name,
         ..Default::default()
     }
 }

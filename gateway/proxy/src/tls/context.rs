@@ -7,7 +7,7 @@ use super::{
     credentials::{self, Credentials},
     files::{Files, Reader, Reads},
     provider,
-    verify::Verifier,
+    verify::{HostCheck, Verifier},
 };
 use ahash::AHashMap;
 use rustls::{
@@ -334,7 +334,7 @@ fn build_client(
         .map_err(|e| e.to_string())?;
     let verifier = verifier(&context.common, secrets, reader)?
         .unwrap_or_else(Verifier::anybody)
-        .check_host(context.auto_sni_san_validation);
+        .check_host(if context.auto_sni_san_validation { HostCheck::AskedName } else { HostCheck::No });
     let strict = verifier.is_strict();
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let shown = certificates(&context.common, secrets, reader)?.into_iter().next();

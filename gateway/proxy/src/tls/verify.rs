@@ -31,6 +31,17 @@ enum Trust {
     Anybody,
 }
 
+/// Whether a server's certificate must have the name that it was reached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostCheck {
+    /// It need not.
+    No,
+    /// The name that was sent in the hello; where none was sent there is nothing to compare.
+    AskedName,
+    /// That name, or the address.
+    Always,
+}
+
 /// Judges peers by one validation context.
 pub(crate) struct Verifier {
     trust: Trust,
@@ -43,7 +54,7 @@ pub(crate) struct Verifier {
     /// A chain that does not verify passes all the same.
     tolerate: bool,
     /// The server's DNS name must match.
-    check_host: bool,
+    check_host: HostCheck,
     /// Clients must show a certificate.
     required: bool,
 }
@@ -70,7 +81,7 @@ impl Verifier {
             leaf_only: validation.crl_leaf_only,
             allow_expired: validation.allow_expired,
             tolerate: validation.accept_untrusted,
-            check_host: false,
+            check_host: HostCheck::No,
             required: false,
         })
     }
@@ -86,7 +97,7 @@ impl Verifier {
             leaf_only: false,
             allow_expired: false,
             tolerate: false,
-            check_host: false,
+            check_host: HostCheck::No,
             required: false,
         }
     }
@@ -98,7 +109,7 @@ impl Verifier {
     }
 
     /// The same that compares the server's DNS name with the one that was asked for.
-    pub(crate) fn check_host(mut self, check: bool) -> Self {
+    pub(crate) fn check_host(mut self, check: HostCheck) -> Self {
         self.check_host = check;
         self
     }
@@ -272,7 +283,12 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.judge(leaf, rest, Role::Server, now).map_err(refuse)?;
-        if self.check_host {
+        let asked = match self.check_host {
+            HostCheck::No => false,
+            HostCheck::AskedName => matches!(name, ServerName::DnsName(_)),
+            HostCheck::Always => true,
+        };
+        if asked {
             let end = webpki::EndEntityCert::try_from(leaf).map_err(|_| refuse(Refusal::Unreadable))?;
             end.verify_is_valid_for_subject_name(name)
                 .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
