@@ -50,6 +50,8 @@ impl Connection {
                 if let Some(slot) = self.streams.slot(stream) {
                     slot.receive_window -= shrunk;
                 }
+                // What was not worth telling of a large window may be all of a small one.
+                self.announce(stream);
             }
         }
     }

@@ -147,7 +147,7 @@ impl Connection {
     }
 
     fn headers(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
-        if head.stream == 0 || head.stream % 2 == 0 {
+        if head.stream == 0 || head.stream.is_multiple_of(2) {
             return Err(Fault::protocol("HEADERS on a stream that cannot be"));
         }
         let (mut begin, end) = frame::unpad(head, payload)?;
@@ -214,13 +214,16 @@ impl Connection {
             return;
         }
         self.credit(count);
-        let window = u32::try_from(self.stream_window).unwrap_or(u32::MAX);
         let Some(slot) = self.streams.slot(stream) else { return };
-        if !slot.remote_open {
-            return;
-        }
         slot.unannounced = slot.unannounced.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        if slot.unannounced >= window / 2 {
+        self.announce(stream);
+    }
+
+    /// Tells the peer of a stream's window once half of it was consumed.
+    pub(super) fn announce(&mut self, stream: Stream) {
+        let half = u32::try_from(self.stream_window / 2).unwrap_or(u32::MAX);
+        let Some(slot) = self.streams.slot(stream) else { return };
+        if slot.remote_open && slot.unannounced > 0 && slot.unannounced >= half {
             let more = std::mem::take(&mut slot.unannounced);
             slot.receive_window += i64::from(more);
             self.output.window(stream.id(), more);
