@@ -17,5 +17,6 @@ pub mod ca {
     tonic::include_proto!("istio.v1.auth");
 }
 
+pub mod json;
 pub mod node;
 pub mod status;
