@@ -31,15 +31,16 @@ pub use cluster::{
     TransportSocket, UpstreamHttp,
 };
 pub use filter::{
-    Abort, AbortKind, Cors, Delay, DelayKind, Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter,
-    HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
+    Abort, AbortKind, Coder, Coding, Compressible, Compressor, CompressorOverride, Cors, Decompressor, Delay,
+    DelayKind, Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter,
+    HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
 };
 pub use guard::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};
 pub use http::{
     Codec, EscapedSlashes, Hcm, Http1Settings, Http2Settings, Http3Settings, InternalAddresses, Limits, PathSettings,
-    PortStripping, RequestId, RouteSource, Sampling, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade, Xfcc,
-    XfccDetails,
+    PortStripping, RequestId, RouteSource, Sampling, SchemeOverwrite, ServerHeader, Timeouts, Underscores, Upgrade,
+    Xfcc, XfccDetails,
 };
 pub use lb::{
     LbPolicy, LbSettings, LeastRequest, LocalityMode, MaglevSettings, PeakEwma, RingHash, RingHashFunction, SlowStart,

@@ -11,12 +11,12 @@ mod tests;
 
 use crate::{
     config::{
-        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HttpFilter, HttpFilterKind,
-        LocalRateLimit, Mirror, Redirect, Route, RouteAction, RouteTable, RouteTarget, RouterFilter,
+        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HealthCheckFilter, HttpFilter,
+        HttpFilterKind, LocalRateLimit, Mirror, Redirect, Route, RouteAction, RouteTable, RouteTarget, RouterFilter,
     },
     decision::{Cause, Decision, Forward, Matched, Reply, UpgradePlan},
     failure::{Failure, Flag, Flags, Kind},
-    filter::{self, CorsVerdict},
+    filter::{self, BodyFilter, CorsVerdict},
     format::Facts,
     forward,
     head::{ConnInfo, Head},
@@ -78,26 +78,30 @@ pub fn decide(
     };
     if let Some(mut reply) = draft.run_filters(hcm, head, moment, random) {
         reply.delay = draft.delay;
+        reply.bodies = draft.parts.bodies;
         return Decision::Reply(reply);
     }
     let outcome = (draft.delay, draft.flags());
     let parts = draft.parts();
+    let bodies = parts.bodies.clone();
     let decision = match (missing, matched) {
         (None, Some(matched)) => act(config, hcm, head, matched, choice, upgrade, parts, random),
         (kind, matched) => refuse(kind.unwrap_or(Kind::NoRoute), matched),
     };
-    delayed(decision, outcome)
+    delayed(decision, outcome, bodies)
 }
 
-fn delayed(decision: Decision, (delay, flags): (Option<Duration>, Flags)) -> Decision {
+fn delayed(decision: Decision, (delay, flags): (Option<Duration>, Flags), bodies: Vec<BodyFilter>) -> Decision {
     match decision {
         Decision::Forward(mut forward) => {
             forward.delay = delay;
             forward.flags = flags;
+            forward.bodies = bodies;
             Decision::Forward(forward)
         }
         Decision::Reply(mut reply) => {
             reply.delay = delay;
+            reply.bodies = bodies;
             let mut all = flags;
             all.extend(reply.flags);
             reply.flags = all;
@@ -127,7 +131,17 @@ fn redirect_to(location: &str, status: StatusCode, matched: Matched) -> Reply {
 }
 
 fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, cause: Cause, matched: Option<Matched>) -> Reply {
-    Reply { status, headers, body, grpc_status: None, cause, flags: Flags::NONE, delay: None, matched }
+    Reply {
+        status,
+        headers,
+        body,
+        grpc_status: None,
+        cause,
+        flags: Flags::NONE,
+        delay: None,
+        matched,
+        bodies: Vec::new(),
+    }
 }
 
 struct Choice {
@@ -196,6 +210,8 @@ struct Parts {
     response_headers: Vec<(header::HeaderName, HeaderValue)>,
     mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
     forward_host: Option<String>,
+    bodies: Vec<BodyFilter>,
+    health_check: bool,
 }
 
 impl<'m> Draft<'m> {
@@ -255,6 +271,21 @@ impl<'m> Draft<'m> {
                 _ => {}
             },
             HttpFilterKind::Discovered(_) => return Some(Box::new(Reply::failure(Failure::new(Kind::NoFilterConfig)))),
+            HttpFilterKind::Compressor(own) => {
+                let settings =
+                    if let Some(FilterOverride::Compressor(other)) = over { other.over(own) } else { Arc::clone(own) };
+                self.parts.bodies.push(BodyFilter::Compress(settings, None));
+            }
+            HttpFilterKind::Decompressor(own) => self.parts.bodies.push(BodyFilter::Decompress(Arc::clone(own))),
+            HttpFilterKind::GrpcWeb if filter::is_grpc_web(head) => {
+                self.parts.bodies.push(BodyFilter::GrpcWeb(filter::Web::Not));
+            }
+            HttpFilterKind::GrpcWeb => {}
+            HttpFilterKind::Buffer(own) => {
+                let most = if let Some(FilterOverride::Buffer(other)) = over { other } else { own };
+                self.parts.bodies.push(BodyFilter::Buffer(*most));
+            }
+            HttpFilterKind::HealthCheck(own) => return self.health_check(own, head),
             HttpFilterKind::MeshStats | HttpFilterKind::GrpcStats | HttpFilterKind::Router(_) => {}
         }
         None
@@ -277,6 +308,15 @@ impl<'m> Draft<'m> {
         flags.extend(reply.flags);
         reply.flags = flags;
         Some(Box::new(reply))
+    }
+
+    fn health_check(&mut self, own: &Arc<HealthCheckFilter>, head: &Head) -> Option<Box<Reply>> {
+        if !route::headers_match(&own.headers, head) {
+            return None;
+        }
+        self.parts.health_check = true;
+        let cause = Cause::HealthCheck(Arc::clone(own));
+        (!own.pass_through).then(|| Box::new(answer(StatusCode::OK, HeaderMap::new(), Bytes::new(), cause, None)))
     }
 
     fn cors(&mut self, cors: &crate::config::Cors, head: &Head, random: &mut Random) -> Option<Box<Reply>> {
@@ -333,7 +373,7 @@ fn act(
         let failure = Failure::new(Kind::NoCluster).with_status(action.cluster_not_found.as_u16());
         return Decision::Reply(Box::new(Reply { matched: Some(matched), ..Reply::failure(failure) }));
     };
-    let grpc = head.is_grpc();
+    let grpc = head.is_grpc() || parts.bodies.iter().any(|filter| matches!(filter, BodyFilter::GrpcWeb(_)));
     let hedge = hedge(action, &matched, head);
     let timeouts = timeouts::of(hcm, action, &matched, router, head, grpc);
     let weight = Draft { matched: Some(&matched), weighted: parts.weighted, ..Draft::default() }.weight();
@@ -361,6 +401,8 @@ fn act(
         suppress_envoy_headers: router.is_some_and(|router| router.suppress_envoy_headers),
         timeout_status: timeouts::alternative(head),
         forward_host: parts.forward_host,
+        bodies: parts.bodies,
+        health_check: parts.health_check,
         matched,
     };
     forward.copies = copies(forward.mirrors(), head, random);

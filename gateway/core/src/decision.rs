@@ -5,10 +5,11 @@
 
 use crate::{
     config::{
-        BackOff, ClusterChoice, ClusterWeight, Hedge, InternalRedirect, MetadataMatch, Mirror, RetryOn, RetryPolicy,
-        Route, RouteAction, RoutePriority, RouteTable, RouteTarget, VirtualHost,
+        BackOff, ClusterChoice, ClusterWeight, HealthCheckFilter, Hedge, InternalRedirect, MetadataMatch, Mirror,
+        RetryOn, RetryPolicy, Route, RouteAction, RoutePriority, RouteTable, RouteTarget, VirtualHost,
     },
     failure::{Failure, Flags},
+    filter::BodyFilter,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -22,6 +23,17 @@ pub enum Decision {
     Forward(Box<Forward>),
     /// Answer it (after the delay, when an injected fault asks for one).
     Reply(Box<Reply>),
+}
+
+impl Decision {
+    /// Filters that change bodies, as far as the request came in the chain.
+    #[must_use]
+    pub fn bodies(&mut self) -> &mut Vec<BodyFilter> {
+        match self {
+            Self::Forward(forward) => &mut forward.bodies,
+            Self::Reply(reply) => &mut reply.bodies,
+        }
+    }
 }
 
 /// A route that was found. Cheap to copy: one reference count.
@@ -110,6 +122,10 @@ pub struct Forward {
     pub suppress_envoy_headers: bool,
     /// Status instead of 504 when the request times out (`x-envoy-upstream-rq-timeout-alt-response`): 204.
     pub timeout_status: Option<StatusCode>,
+    /// Filters that change bodies, in the order of the chain.
+    pub bodies: Vec<BodyFilter>,
+    /// It is a health check.
+    pub health_check: bool,
     /// The host to resolve, for dynamic forward proxy clusters, when a filter override names one.
     pub forward_host: Option<String>,
 }
@@ -209,10 +225,12 @@ pub struct Reply {
     pub delay: Option<Duration>,
     /// The route, when one was found: its response header changes are to be applied.
     pub matched: Option<Matched>,
+    /// Filters that change bodies, as far as the request came in the chain.
+    pub bodies: Vec<BodyFilter>,
 }
 
 /// Why an answer is made here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
     /// A failure: details, flag and metrics come from it.
     Failure(Failure),
@@ -222,6 +240,8 @@ pub enum Cause {
     Redirect,
     /// A CORS preflight (`cors_response`).
     Preflight,
+    /// A health check, which the I/O layer judges: only it knows how clusters are.
+    HealthCheck(Arc<HealthCheckFilter>),
 }
 
 impl Cause {
@@ -232,6 +252,7 @@ impl Cause {
             Self::Failure(failure) => failure.details(false),
             Self::DirectResponse | Self::Redirect => "direct_response".to_owned(),
             Self::Preflight => "cors_response".to_owned(),
+            Self::HealthCheck(_) => "health_check_ok".to_owned(),
         }
     }
 }
@@ -262,6 +283,7 @@ impl Reply {
             flags,
             delay: None,
             matched: None,
+            bodies: Vec::new(),
         }
     }
 }

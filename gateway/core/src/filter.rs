@@ -3,10 +3,12 @@
 //! Owns behaviour; settings are in `config`. Pure: buckets of tokens are the one thing that changes, and they are told the time.
 //! Used by `decide`.
 
+mod body;
 mod bucket;
 mod cors;
 mod fault;
 
+pub use body::{BodyFilter, Leaving, Recode, Recodes, Web, enter, is_foreign_to_web, is_grpc_web, leave};
 pub use bucket::TokenBucket;
 pub(crate) use cors::CorsVerdict;
 

@@ -3,6 +3,7 @@
 //! Owns the router's part: route-level header changes, rewrites, `x-envoy-*`, retries as the request asks for them, and what the
 //! connection manager does to a response. Never decides where to. Used by the I/O layer around each exchange.
 
+mod follow;
 mod local;
 mod prepare;
 mod response;
@@ -11,6 +12,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
+pub use follow::{Asked, Trail, follow};
 pub use local::{Answer, in_grpc, percent_encoded, rewrite};
 pub use prepare::{Context, prepare, stamp_attempt};
 pub use response::{finish_response, upstream_response};

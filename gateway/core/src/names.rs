@@ -58,6 +58,8 @@ names! {
     X_ENVOY_FAULT_THROUGHPUT_RESPONSE = "x-envoy-fault-throughput-response",
     X_ENVOY_FAULT_THROUGHPUT_RESPONSE_PERCENTAGE = "x-envoy-fault-throughput-response-percentage",
     GRPC_TIMEOUT = "grpc-timeout",
+    GRPC_ACCEPT_ENCODING = "grpc-accept-encoding",
+    X_ENVOY_UPSTREAM_HEALTHCHECKED_CLUSTER = "x-envoy-upstream-healthchecked-cluster",
     PRIVATE_NETWORK_REQUESTED = "access-control-request-private-network",
     PRIVATE_NETWORK_ALLOWED = "access-control-allow-private-network",
 }

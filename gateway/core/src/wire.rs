@@ -7,6 +7,7 @@
 mod action;
 mod address;
 mod any;
+mod body;
 mod cluster;
 mod dns;
 mod extension;

@@ -50,6 +50,8 @@ pub(crate) enum Incoming {
     Empty,
     /// Read by hyper.
     Hyper(HyperBody),
+    /// Any of these, changed by filters on its way.
+    Filtered(Box<crate::http::filters::Filtered>),
 }
 
 /// Why a message ended before its end.
@@ -86,6 +88,7 @@ impl http_body::Body for Incoming {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|error| self::hyper::broken(&error)),
+            Self::Filtered(body) => body.poll(cx),
         }
     }
 
@@ -93,6 +96,7 @@ impl http_body::Body for Incoming {
         match self {
             Self::Empty => true,
             Self::Hyper(body) => body.is_end_stream(),
+            Self::Filtered(body) => body.is_end_stream(),
         }
     }
 
@@ -100,6 +104,7 @@ impl http_body::Body for Incoming {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Hyper(body) => body.size_hint(),
+            Self::Filtered(body) => body.size_hint(),
         }
     }
 }

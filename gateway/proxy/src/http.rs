@@ -6,6 +6,7 @@
 pub(crate) mod body;
 pub(crate) mod convert;
 mod exchange;
+pub(crate) mod filters;
 mod forward;
 pub(crate) mod handle;
 mod logs;

@@ -1,5 +1,11 @@
 //! HTTP filters as configured: a closed list. `crate::filter` holds their behaviour.
 
+mod body;
+mod health;
+
+pub use body::{Coder, Coding, Compressible, Compressor, CompressorOverride, Decompressor};
+pub use health::HealthCheckFilter;
+
 use super::{Fraction, HeaderChanges, HeaderMatcher, StringMatcher};
 use http::HeaderValue;
 use std::{sync::Arc, time::Duration};
@@ -30,6 +36,16 @@ pub enum HttpFilterKind {
     HeaderMutation(Arc<HeaderMutationFilter>),
     /// Resolves the request's host for a dynamic forward proxy cluster.
     DynamicForwardProxy,
+    /// Compresses bodies.
+    Compressor(Arc<Compressor>),
+    /// Decompresses bodies.
+    Decompressor(Arc<Decompressor>),
+    /// Turns gRPC-Web into gRPC.
+    GrpcWeb,
+    /// Keeps requests of up to so many bytes back until they are complete.
+    Buffer(u64),
+    /// Answers health checks.
+    HealthCheck(Arc<HealthCheckFilter>),
     /// Counts gRPC messages.
     GrpcStats,
     /// Counts with mesh labels (`istio.stats`).
@@ -92,6 +108,10 @@ pub enum FilterOverride {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Further changes.
     HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Another way to compress.
+    Compressor(Arc<CompressorOverride>),
+    /// Another bound.
+    Buffer(u64),
     /// Host to resolve instead of the request's.
     ForwardHost(Arc<str>),
     /// Host to resolve is in this header.

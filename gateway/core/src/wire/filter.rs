@@ -3,12 +3,13 @@
 use super::{
     Refusal,
     any::{At, Decoded, bool_or, duration, header_name, header_value, refuse, type_name, u32_or, unpack},
-    extension, header, matcher,
+    body, extension, header, matcher,
 };
 use crate::{
     config::{
         Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
-        HeaderChanges, HeaderMutationFilter, HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
+        HeaderChanges, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit,
+        RouterFilter,
     },
     filter::TokenBucket,
     time::millis,
@@ -21,8 +22,10 @@ use tombolo_controlplane_api::xds::{
         extensions::filters::{
             common::fault::v3 as common,
             http::{
-                cors::v3 as cors, dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
-                header_mutation::v3 as mutation, local_ratelimit::v3 as limit, router::v3 as router,
+                buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, decompressor::v3 as decompressor,
+                dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
+                grpc_web::v3 as grpc_web, header_mutation::v3 as mutation, health_check::v3 as health_check,
+                local_ratelimit::v3 as limit, router::v3 as router,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },
@@ -107,6 +110,16 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
     } else if kind == forward::FilterConfig::full_name() {
         forward_proxy(unpack(config)?)?;
         HttpFilterKind::DynamicForwardProxy
+    } else if kind == compressor::Compressor::full_name() {
+        HttpFilterKind::Compressor(Arc::new(body::compressor(unpack(config)?)?))
+    } else if kind == decompressor::Decompressor::full_name() {
+        HttpFilterKind::Decompressor(Arc::new(body::decompressor(unpack(config)?)?))
+    } else if kind == grpc_web::GrpcWeb::full_name() {
+        HttpFilterKind::GrpcWeb
+    } else if kind == buffer::Buffer::full_name() {
+        HttpFilterKind::Buffer(body::buffer(unpack(config)?)?)
+    } else if kind == health_check::HealthCheck::full_name() {
+        HttpFilterKind::HealthCheck(Arc::new(health_filter(unpack(config)?)?))
     } else if kind == stats::FilterConfig::full_name() {
         HttpFilterKind::GrpcStats
     } else {
@@ -152,6 +165,20 @@ fn forward_proxy(message: forward::FilterConfig) -> Decoded<()> {
         Some(forward::filter_config::ImplementationSpecifier::DnsCacheConfig(_)) => Ok(()),
         None => Err(Refusal::new("dns_cache_config", "missing")),
     }
+}
+
+fn health_filter(message: health_check::HealthCheck) -> Decoded<HealthCheckFilter> {
+    let health_check::HealthCheck { pass_through_mode, cache_time, cluster_min_healthy_percentages, headers } = message;
+    refuse!(cache_time);
+    let pass_through = pass_through_mode.ok_or_else(|| Refusal::new("pass_through_mode", "missing"))?.value;
+    if pass_through && !cluster_min_healthy_percentages.is_empty() {
+        return Err(Refusal::new("cluster_min_healthy_percentages", "means nothing with pass_through_mode"));
+    }
+    let mut min_healthy: Vec<_> =
+        cluster_min_healthy_percentages.into_iter().map(|(name, least)| (Arc::from(name), least.value)).collect();
+    min_healthy.sort_by(|a: &(Arc<str>, f64), b| a.0.cmp(&b.0));
+    let headers = matcher::headers(headers, "headers")?;
+    Ok(HealthCheckFilter { pass_through, headers, min_healthy: min_healthy.into() })
 }
 
 fn percentage(value: Option<FractionalPercent>) -> Fraction {
@@ -363,6 +390,10 @@ fn override_of(config: &Any, optional: bool) -> Decoded<Option<FilterOverride>> 
         let message: mutation::HeaderMutationPerRoute = unpack(config)?;
         let (request, response) = mutation_lists(message.mutations.unwrap_or_default()).at("mutations")?;
         FilterOverride::HeaderMutation(Arc::new(HeaderMutationFilter { request, response, most_specific_wins: false }))
+    } else if kind == compressor::CompressorPerRoute::full_name() {
+        body::compressor_override(unpack(config)?)?
+    } else if kind == buffer::BufferPerRoute::full_name() {
+        body::buffer_override(unpack(config)?)?
     } else if kind == forward::PerRouteConfig::full_name() {
         let message: forward::PerRouteConfig = unpack(config)?;
         match message.host_rewrite_specifier {

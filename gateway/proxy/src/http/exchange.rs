@@ -31,6 +31,7 @@ use tombolo_gateway_core::{
     config::{FilterChain, Hcm, Listener},
     decision::Matched,
     failure::{Flag, Flags},
+    filter::BodyFilter,
     format::Facts,
     head::{ConnInfo, Head},
     request::{Caller, is_traced},
@@ -133,6 +134,8 @@ pub(crate) struct Known {
     pub(crate) times: Times,
     /// It is a health check.
     pub(crate) health_check: bool,
+    /// Filters that change bodies.
+    pub(crate) bodies: Vec<BodyFilter>,
 }
 
 impl Exchange {

@@ -3,8 +3,9 @@
 //! Owns the order of these. The rules are the core's.
 
 use super::{
-    body::Source,
+    body::{SharedSource, Source},
     exchange::Exchange,
+    filters,
     handle::Gone,
     mirror, reply,
     response::{Clocks, Held, Outgoing, Streaming, grpc_status},
@@ -24,7 +25,7 @@ use tombolo_gateway_core::{
     decision::{Forward, UpgradePlan},
     failure::{Failure, Flag, Kind},
     format::Facts,
-    forward::{Context, finish_response, prepare, upstream_response},
+    forward::{Asked, Context, Trail, finish_response, follow, prepare, upstream_response},
     head::Head,
     request::Caller,
 };
@@ -38,9 +39,35 @@ pub(crate) struct Request {
     /// Who asks.
     pub(crate) caller: Caller,
     /// Its body.
-    pub(crate) body: Incoming,
+    pub(crate) body: Payload,
     /// The client's side of an upgrade.
     pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// The body of a request that is to be forwarded.
+pub(crate) enum Payload {
+    /// As it comes.
+    Fresh(Incoming),
+    /// It was forwarded before, and what was read of it is kept.
+    Again(SharedSource),
+}
+
+impl Payload {
+    /// Nothing of it will come any more.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Fresh(body) => body.is_end_stream(),
+            Self::Again(source) => source.borrow().ended(),
+        }
+    }
+}
+
+/// What came of forwarding.
+pub(crate) enum Passed {
+    /// A response.
+    Done(Response<Outgoing>),
+    /// A redirect that is followed here.
+    Again(Box<Request>),
 }
 
 /// Forwards a request.
@@ -49,7 +76,8 @@ pub(crate) async fn forward(
     live: &Live,
     mut forward: Box<Forward>,
     request: Request,
-) -> Result<Response<Outgoing>, Gone> {
+    trail: &mut Trail,
+) -> Result<Passed, Gone> {
     let downstream = exchange.downstream.clone();
     let Request { mut head, original, caller, body, upgrade } = request;
     exchange.facts.borrow_mut().matched = Some(forward.matched.clone());
@@ -59,26 +87,30 @@ pub(crate) async fn forward(
     }
     let Some(cluster) = downstream.worker.cluster(&forward.cluster) else {
         keep_head(exchange, head);
-        return Ok(reply::failure(exchange, Failure::new(Kind::NoCluster), 0));
+        return Ok(Passed::Done(reply::failure(exchange, Failure::new(Kind::NoCluster), 0)));
     };
     let upstream = cluster.upstream();
     exchange.facts.borrow_mut().cluster = Some(cluster.clone());
     if let Some(dropped) = drop_overload(&upstream.plan.set().load().drops, downstream.worker.draw()) {
         keep_head(exchange, head);
-        return Ok(reply::failure(exchange, Failure::new(dropped.kind), 0));
+        return Ok(Passed::Done(reply::failure(exchange, Failure::new(dropped.kind), 0)));
     }
     let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
     prepare(&mut forward, context, &mut head);
-    let source = (!body.is_end_stream() && forward.upgrade.is_none()).then(|| {
-        let most = forward.body_buffer_limit.unwrap_or(u64::from(downstream.listener.buffer_limit));
-        let keeps = forward.retry.is_some() || !forward.copies.is_empty();
-        let most = if keeps { usize::try_from(most).unwrap_or(usize::MAX) } else { 64 * 1024 };
-        Source::new(body, most)
-    });
+    let source = match body {
+        Payload::Again(source) => Some(source),
+        Payload::Fresh(body) if body.is_end_stream() || forward.upgrade.is_some() => None,
+        Payload::Fresh(body) => {
+            let most = forward.body_buffer_limit.unwrap_or(u64::from(downstream.listener.buffer_limit));
+            let keeps = forward.retry.is_some() || !forward.copies.is_empty() || forward.internal_redirect().is_some();
+            let most = if keeps { usize::try_from(most).unwrap_or(usize::MAX) } else { 64 * 1024 };
+            Some(Source::new(body, most))
+        }
+    };
     exchange.facts.borrow_mut().source.clone_from(&source);
     mirror::send(exchange, &forward, &head, source.as_ref());
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
-        return Ok(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await);
+        return Ok(Passed::Done(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await));
     }
     let ask = Ask {
         exchange,
@@ -94,14 +126,55 @@ pub(crate) async fn forward(
     match done {
         Done::Failed(failure, after) => {
             exchange.facts.borrow_mut().flags.extend(after.flags);
-            keep_head(exchange, head);
-            if failure.kind == Kind::DownstreamDisconnect {
-                exchange.abandon(Flag::DownstreamConnectionTermination, "downstream_remote_disconnect");
-                return Err(Gone);
-            }
-            Ok(reply::failure(exchange, failure, after.attempts))
+            failed(exchange, head, failure, after.attempts).map(Passed::Done)
         }
-        Done::Response(got, after) => Ok(respond(exchange, &forward, head, caller, *got, after, upgrade)),
+        Done::Response(mut got, after) => {
+            let status = got.response.status().as_u16();
+            if forward.internal_redirect().is_some()
+                && source.as_ref().is_none_or(|s| s.borrow().ended() && s.borrow().replayable())
+                && let table = &forward.matched.table
+                && let asked = (Asked { table, conn: &downstream.info, caller, head: &head })
+                && let headers = got.response.headers()
+                && let Some(next) = follow(&forward, trail, asked, status, headers, downstream.worker.draw())
+            {
+                leave_behind(exchange, head, *got, &after);
+                let kept = source.filter(|_| next.method != http::Method::GET || status != 303);
+                let body = kept.map_or(Payload::Fresh(Incoming::Empty), Payload::Again);
+                return Ok(Passed::Again(Box::new(Request { head: next, original, caller, body, upgrade: None })));
+            }
+            filters::foreign_to_web(exchange, &mut got, forward.timeouts.global).await;
+            Ok(Passed::Done(respond(exchange, &forward, head, caller, *got, after, upgrade)))
+        }
+    }
+}
+
+/// The end of a request that failed: an answer, if there is anybody to answer.
+pub(crate) fn failed(
+    exchange: &Rc<Exchange>,
+    head: Head,
+    failure: Failure,
+    attempts: u32,
+) -> Result<Response<Outgoing>, Gone> {
+    keep_head(exchange, head);
+    if failure.kind == Kind::DownstreamDisconnect {
+        exchange.abandon(Flag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+        return Err(Gone);
+    }
+    Ok(reply::failure(exchange, failure, attempts))
+}
+
+/// Writes down a response that the client does not see.
+fn leave_behind(exchange: &Rc<Exchange>, head: Head, got: Got, after: &After) {
+    let (parts, body) = got.response.into_parts();
+    let mut known = exchange.facts.borrow_mut();
+    known.status = parts.status.as_u16();
+    known.flags.extend(after.flags);
+    known.attempts = after.attempts;
+    known.details = Cow::Borrowed("internal_redirect");
+    known.response = Some(parts.headers);
+    known.head = Some(head);
+    if body.is_end_stream() {
+        got.lease.give_back();
     }
 }
 
@@ -150,6 +223,8 @@ fn respond(
     let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
     let millis = micros.saturating_sub(request_end) / 1000;
     upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
+    let complete = incoming.is_end_stream() || head.method == http::Method::HEAD || switching;
+    let incoming = filters::response(exchange, status, &mut parts.headers, complete, !lease.is_http2(), incoming);
     finish_response(&downstream.hcm, Some(&head), switching, &mut parts.headers);
     // Only who told of itself wants to know, as in Istio.
     exchange.tell(exchange.client_that_told(), &mut parts.headers);

@@ -4,17 +4,21 @@
 
 use super::{
     exchange::{Downstream, Exchange},
-    forward::{self, Request as Forwarded},
+    filters,
+    forward::{self, Passed, Payload, Request as Forwarded},
     reply,
     response::Outgoing,
 };
-use crate::{codec::Arrived, telemetry::labels::Role};
+use crate::{codec::Arrived, telemetry::labels::Role, upstream::keeper::Live};
 use http::Response;
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 use tombolo_gateway_core::{
+    config::RouteTable,
     decide::{Moment, decide},
     decision::{Decision, Reply},
     failure::{Failure, Flag, Kind},
+    filter::enter,
+    forward::Trail,
     head::{Head, Protocol},
     request::admit,
     time::Random,
@@ -87,16 +91,53 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
         Ok(caller) => caller,
         Err(answer) => return Ok(answered(&exchange, head, *answer).await),
     };
-    exchange.facts.borrow_mut().caller = Some(caller);
-    let moment = Moment { now: worker.now(), active_faults: worker.active_faults() };
-    match decide(&live.config, hcm, table, &downstream.info, caller, &head, moment, &mut random) {
-        Decision::Reply(answer) => Ok(answered(&exchange, head, *answer).await),
-        Decision::Forward(decided) => {
-            let fault = (decided.delay.is_some() || decided.response_kbps.is_some()).then(|| worker.fault());
-            let response =
-                forward::forward(&exchange, &live, decided, Forwarded { head, original, caller, body, upgrade }).await;
-            drop(fault);
-            response
+    let body = Payload::Fresh(body);
+    serve(exchange, &live, table, Forwarded { head, original, caller, body, upgrade }, &mut random).await
+}
+
+/// Decides and acts, again for each redirect of an upstream that is followed here.
+async fn serve(
+    mut exchange: Rc<Exchange>,
+    live: &Live,
+    table: Option<&Arc<RouteTable>>,
+    mut request: Forwarded,
+    random: &mut Random,
+) -> Result<Response<Outgoing>, Gone> {
+    let downstream = exchange.downstream.clone();
+    let worker = &downstream.worker;
+    let mut trail = Trail::default();
+    loop {
+        exchange.facts.borrow_mut().caller = Some(request.caller);
+        let moment = Moment { now: worker.now(), active_faults: worker.active_faults() };
+        let (hcm, info) = (&downstream.hcm, &downstream.info);
+        let mut decision = decide(&live.config, hcm, table, info, request.caller, &request.head, moment, random);
+        let recodes = enter(decision.bodies(), &mut request.head, request.body.is_over());
+        exchange.facts.borrow_mut().bodies = std::mem::take(decision.bodies());
+        let decided = match decision {
+            Decision::Reply(answer) => {
+                let answer = filters::judged(&exchange, live, *answer);
+                return Ok(answered(&exchange, request.head, answer).await);
+            }
+            Decision::Forward(decided) => decided,
+        };
+        let fault = (decided.delay.is_some() || decided.response_kbps.is_some()).then(|| worker.fault());
+        exchange.facts.borrow_mut().health_check = decided.health_check;
+        if !recodes.is_empty()
+            && let Err(failure) = filters::request(&recodes, &mut request, decided.timeouts.idle).await
+        {
+            return forward::failed(&exchange, request.head, failure, 0);
+        }
+        match forward::forward(&exchange, live, decided, request, &mut trail).await? {
+            Passed::Done(response) => {
+                drop(fault);
+                return Ok(response);
+            }
+            Passed::Again(again) => {
+                // The next one begins before this one ends: the connection is never without a request meanwhile.
+                let next = Exchange::begin(&downstream);
+                exchange.finish();
+                (exchange, request) = (next, *again);
+            }
         }
     }
 }

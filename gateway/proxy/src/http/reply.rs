@@ -2,7 +2,7 @@
 //!
 //! Owns their form: plain text for everybody, a status in headers for gRPC. What is said comes from the core.
 
-use super::{exchange::Exchange, response::Outgoing};
+use super::{exchange::Exchange, filters, response::Outgoing};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use std::{borrow::Cow, rc::Rc, sync::atomic::Ordering};
@@ -17,7 +17,7 @@ use tombolo_gateway_core::{
 
 /// The response for a reply; the exchange ends with it.
 pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
-    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _ } = reply;
+    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _, bodies: _ } = reply;
     let hcm = &exchange.downstream.hcm;
     let mut known = exchange.facts.borrow_mut();
     let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && cause != Cause::Preflight;
@@ -52,6 +52,9 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     }
     let Answer { status, mut headers, mut body } = answer;
     known.status = status.as_u16();
+    if !known.bodies.is_empty() {
+        body = filters::local(&known, status, is_head, &mut headers, body);
+    }
     finish_response(hcm, known.head.as_ref(), false, &mut headers);
     if status == StatusCode::NO_CONTENT {
         // It may not have a body, whatever there is to say.

@@ -7,6 +7,7 @@ mod client;
 mod origin;
 mod process;
 
+mod filters;
 mod http;
 mod tcp;
 mod tls;

@@ -139,6 +139,18 @@ async fn answer(
         response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
         return Ok(response);
     }
+    if let Some(place) = path.strip_prefix("/to/").and_then(|rest| rest.split_once('/')) {
+        let _ = request.body_mut().collect().await;
+        let mut response = text(place.0.parse().unwrap(), "elsewhere".into());
+        let location = place.1.replace("%3A", ":").replace("%2F", "/");
+        response.headers_mut().insert("location", location.parse().unwrap());
+        return Ok(response);
+    }
+    if path == "/loop" {
+        let mut response = text(302, "again".into());
+        response.headers_mut().insert("location", "http://h/loop".parse().unwrap());
+        return Ok(response);
+    }
     if let Some(status) = number("/status/") {
         return Ok(text(u16::try_from(status).unwrap(), format!("{name} {status}")));
     }
