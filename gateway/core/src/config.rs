@@ -48,7 +48,7 @@ pub use lb::{
 };
 pub use listener::{
     Address, Cidr, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, NetworkFilter,
-    ProxyProtocolSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, TcpWeight, Terminal,
+    ProxyProtocolSettings, QuicSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, TcpWeight, Terminal,
 };
 pub use load::{ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, Priority};
 pub use local_reply::{LocalReply, ReplyFormat, ReplyMapper};

@@ -3,9 +3,11 @@
 //! Owns the types that the HTTP layer and the pools use instead of a codec's own. Every version is one arm of a closed
 //! enum, so nothing on a request's path is boxed behind a trait. Never decides what a request means.
 
+mod http3;
 mod hyper;
 mod watched;
 
+pub(crate) use http3::serve as serve_http3;
 pub(crate) use self::hyper::{Executor, classify, serve_http1, serve_http2};
 pub(crate) use watched::Watched;
 
@@ -52,6 +54,8 @@ pub(crate) enum Incoming {
     Hyper(HyperBody),
     /// Any of these, changed by filters on its way.
     Filtered(Box<crate::http::filters::Filtered>),
+    /// Of an HTTP/3 stream.
+    Http3(Box<http3::Body>),
 }
 
 /// Why a message ended before its end.
@@ -89,6 +93,7 @@ impl http_body::Body for Incoming {
             Self::Empty => Poll::Ready(None),
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|error| self::hyper::broken(&error)),
             Self::Filtered(body) => body.poll(cx),
+            Self::Http3(body) => body.poll_frame(cx),
         }
     }
 
@@ -97,6 +102,7 @@ impl http_body::Body for Incoming {
             Self::Empty => true,
             Self::Hyper(body) => body.is_end_stream(),
             Self::Filtered(body) => body.is_end_stream(),
+            Self::Http3(body) => body.is_end_stream(),
         }
     }
 
@@ -105,6 +111,7 @@ impl http_body::Body for Incoming {
             Self::Empty => SizeHint::with_exact(0),
             Self::Hyper(body) => body.size_hint(),
             Self::Filtered(body) => body.size_hint(),
+            Self::Http3(body) => body.size_hint(),
         }
     }
 }
@@ -113,6 +120,8 @@ impl http_body::Body for Incoming {
 pub(crate) enum Upgrade {
     /// Under hyper.
     Hyper(OnUpgrade),
+    /// An HTTP/3 stream.
+    Http3(http3::Switched),
 }
 
 impl Future for Upgrade {
@@ -123,6 +132,9 @@ impl Future for Upgrade {
             Self::Hyper(upgrade) => Pin::new(upgrade)
                 .poll(cx)
                 .map(|done| done.map(|io| Tunnel::Hyper(TokioIo::new(io))).map_err(io::Error::other)),
+            Self::Http3(switched) => Pin::new(switched)
+                .poll(cx)
+                .map(|done| done.map(|stream| Tunnel::Http3(Box::new(stream))).map_err(io::Error::other)),
         }
     }
 }
@@ -131,6 +143,8 @@ impl Future for Upgrade {
 pub(crate) enum Tunnel {
     /// Under hyper.
     Hyper(TokioIo<::hyper::upgrade::Upgraded>),
+    /// An HTTP/3 stream.
+    Http3(Box<http3::Stream>),
     /// A connection of its own.
     #[allow(dead_code, reason = "for codecs that hand over the connection itself")]
     Stream(Box<Stream>),
@@ -140,6 +154,7 @@ macro_rules! each {
     ($self:ident, $t:ident => $call:expr) => {
         match $self.get_mut() {
             Tunnel::Hyper($t) => $call,
+            Tunnel::Http3($t) => $call,
             Tunnel::Stream($t) => $call,
         }
     };
@@ -167,6 +182,7 @@ impl AsyncWrite for Tunnel {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Hyper(t) => t.is_write_vectored(),
+            Self::Http3(t) => t.is_write_vectored(),
             Self::Stream(t) => t.is_write_vectored(),
         }
     }

@@ -15,6 +15,7 @@ mod inbound;
 mod listen;
 mod net;
 mod node;
+mod quic;
 mod start;
 mod tcp;
 mod telemetry;

@@ -45,6 +45,13 @@ pub(crate) struct Slot {
     pub(crate) connections: Rc<Connections>,
 }
 
+impl Slot {
+    /// Says when nothing new is to be accepted.
+    pub(crate) fn stopped(&self) -> &CancellationToken {
+        &self.stop
+    }
+}
+
 /// The connections of a worker, so that idle ones cost no timer and all of them can be told to finish.
 #[derive(Default)]
 pub(crate) struct Connections {
@@ -269,7 +276,7 @@ impl Listeners {
     }
 
     fn open(&self, listener: &Arc<Listener>) -> Option<Rc<Slot>> {
-        if !listener.bind_to_port || listener.quic {
+        if !listener.bind_to_port {
             return None;
         }
         let slot = Rc::new(Slot {
@@ -280,6 +287,9 @@ impl Listeners {
         });
         for address in &listener.addresses {
             match address {
+                Address::Socket(address) if listener.quic.is_some() => {
+                    tokio::task::spawn_local(crate::quic::listen(self.worker.clone(), slot.clone(), *address));
+                }
                 Address::Socket(address) => {
                     tokio::task::spawn_local(accept_tcp(self.worker.clone(), slot.clone(), *address));
                 }

@@ -73,6 +73,7 @@ async fn control(args: &Args) -> anyhow::Result<()> {
         suspects,
         tls: store,
         bound: bound.clone(),
+        udp: Arc::new(crate::quic::Udp::new(workers)),
         own: own.clone(),
         feed: writer.feed(),
         drain: drain.clone(),

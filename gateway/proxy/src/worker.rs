@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) tls: Arc<TlsStore>,
     /// Listening sockets.
     pub(crate) bound: Arc<Bound>,
+    /// UDP sockets.
+    pub(crate) udp: Arc<crate::quic::Udp>,
     /// The process' own numbers.
     pub(crate) own: Arc<proc::Own>,
     /// Where access log lines go.

@@ -141,7 +141,7 @@ impl<'a> Needs<'a> {
 
     fn transport(&mut self, transport: &'a TransportSocket) {
         match transport {
-            TransportSocket::Tls(tls) => self.tls(&tls.common),
+            TransportSocket::Tls(tls) | TransportSocket::Quic(tls) => self.tls(&tls.common),
             TransportSocket::ProxyProtocol(_, inner) => self.transport(inner),
             TransportSocket::Raw | TransportSocket::Internal(_) => {}
         }

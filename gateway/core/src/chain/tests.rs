@@ -47,7 +47,7 @@ fn listener(chains: Vec<Arc<FilterChain>>, default: Option<Arc<FilterChain>>) ->
         reuse_port: true,
         backlog: None,
         max_connections: None,
-        quic: false,
+        quic: None,
         access_logs: Box::default(),
         metadata: Metadata::default(),
     }

@@ -2,7 +2,9 @@
 //!
 //! Owns the types. Used by `balance`, `breaker`, `outlier`, `attempt` and the I/O layer.
 
-use super::{CircuitBreakers, ClusterLoad, HealthCheck, LbSettings, Metadata, OutlierDetection, UpstreamTls, Value};
+use super::{
+    CircuitBreakers, ClusterLoad, HealthCheck, Http3Settings, LbSettings, Metadata, OutlierDetection, UpstreamTls, Value,
+};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -184,6 +186,8 @@ pub struct UpstreamHttp {
     pub http1: Http1Upstream,
     /// HTTP/2 details.
     pub http2: super::Http2Settings,
+    /// HTTP/3 towards the endpoints.
+    pub http3: Http3Settings,
 }
 
 /// Versions of HTTP towards the endpoints.
@@ -225,6 +229,8 @@ pub enum TransportSocket {
     Raw,
     /// In TLS.
     Tls(Arc<UpstreamTls>),
+    /// In QUIC, with its TLS.
+    Quic(Arc<UpstreamTls>),
     /// Behind a PROXY protocol header.
     ProxyProtocol(ProxyProtocolVersion, Box<TransportSocket>),
     /// To a listener of the same process, taking this metadata along (namespace, from the endpoint or from the cluster).

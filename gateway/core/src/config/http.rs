@@ -336,4 +336,8 @@ pub struct Http3Settings {
     pub connection_window: Option<u32>,
     /// Extended CONNECT.
     pub allow_connect: bool,
+    /// A peer that is not heard of for so long is gone. `None`: as its place says.
+    pub idle: Option<Duration>,
+    /// Pause after which a silent connection is asked whether it lives (towards endpoints).
+    pub keepalive: Option<Duration>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the types; `crate::chain` chooses a filter chain. Used by the I/O layer.
 
-use super::{AccessLog, DownstreamTls, Hcm, Metadata, MetadataMatch};
+use super::{AccessLog, DownstreamTls, Hcm, Http3Settings, Metadata, MetadataMatch};
 use ipnet::IpNet;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -73,11 +73,24 @@ pub struct Listener {
     /// Most connections at once. `None`: as many as the process bears.
     pub max_connections: Option<u32>,
     /// Accept QUIC (HTTP/3) on UDP instead of TCP.
-    pub quic: bool,
+    pub quic: Option<QuicSettings>,
     /// Written for connections that found no chain as well.
     pub access_logs: Box<[AccessLog]>,
     /// Free-form.
     pub metadata: Metadata,
+}
+
+/// How QUIC is spoken on a listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QuicSettings {
+    /// Streams and windows.
+    pub http3: Http3Settings,
+    /// A client that is not heard of for so long is gone. `None`: five minutes.
+    pub idle: Option<Duration>,
+    /// A handshake may take this long. `None`: 20 seconds.
+    pub handshake: Option<Duration>,
+    /// No new connection is taken.
+    pub refuses: bool,
 }
 
 /// What runs on a fresh connection before a chain is chosen.

@@ -37,10 +37,18 @@ pub(super) fn socket(address: core::SocketAddress) -> Decoded<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Where a listener listens.
-pub(super) fn listener(address: core::Address) -> Decoded<Address> {
+/// Where a listener listens, by UDP for QUIC.
+pub(super) fn listener(address: core::Address, quic: bool) -> Decoded<Address> {
     match address.address {
-        Some(Kind::SocketAddress(address)) => Ok(Address::Socket(socket(address).at("socket_address")?)),
+        Some(Kind::SocketAddress(mut address)) => {
+            let udp = address.protocol() == core::socket_address::Protocol::Udp;
+            if udp != quic {
+                return Err(Refusal::new("socket_address.protocol", "UDP is for QUIC, and QUIC is by UDP"));
+            }
+            address.protocol = 0;
+            Ok(Address::Socket(socket(address).at("socket_address")?))
+        }
+        Some(_) if quic => Err(Refusal::new("", "QUIC needs a socket address")),
         Some(Kind::Pipe(pipe)) => Ok(Address::Pipe(pipe.path.into(), (pipe.mode != 0).then_some(pipe.mode))),
         Some(Kind::EnvoyInternalAddress(_)) => Ok(Address::Internal),
         None => Err(Refusal::new("", "no address")),

@@ -27,6 +27,7 @@ use tombolo_controlplane_api::xds::{
             clusters::{aggregate::v3 as aggregate, dns::v3::DnsCluster, dynamic_forward_proxy::v3 as forward},
             transport_sockets::{
                 internal_upstream::v3::InternalUpstreamTransport, proxy_protocol::v3::ProxyProtocolUpstreamTransport,
+                quic::v3::QuicUpstreamTransport,
                 raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext,
             },
             upstreams::http::v3::HttpProtocolOptions,
@@ -160,7 +161,7 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         return Err(Refusal::new("health_checks", "more than one"));
     }
     let check = health_checks.into_iter().next().map(|check| health::check(check).map(Arc::new));
-    Ok(Cluster {
+    fits_version(Cluster {
         name: name.as_str().into(),
         alt_stat_name: alt_stat_name.into(),
         discovery,
@@ -350,6 +351,18 @@ fn older_http(
     Ok(http)
 }
 
+/// HTTP/3 is what is spoken over QUIC, and nowhere else.
+fn fits_version(cluster: Cluster) -> Decoded<Cluster> {
+    let http3 = cluster.http.versions == HttpVersions::Http3;
+    let others = cluster.transport_matches.iter().map(|one| &one.transport);
+    for transport in std::iter::once(&cluster.transport).chain(others) {
+        if http3 != matches!(transport, TransportSocket::Quic(_)) {
+            return Err(Refusal::new("transport_socket", "HTTP/3 needs QUIC's transport, and nothing else takes that"));
+        }
+    }
+    Ok(cluster)
+}
+
 fn transport(message: core::TransportSocket, depth: u32) -> Decoded<TransportSocket> {
     let core::TransportSocket { name, config_type } = message;
     let Some(ConfigType::TypedConfig(config)) = config_type else {
@@ -372,6 +385,13 @@ fn transport_of(config: &Any, depth: u32) -> Decoded<TransportSocket> {
         Ok(TransportSocket::Raw)
     } else if kind == UpstreamTlsContext::full_name() {
         Ok(TransportSocket::Tls(Arc::new(tls::upstream(unpack(config)?)?)))
+    } else if kind == QuicUpstreamTransport::full_name() {
+        let QuicUpstreamTransport { upstream_tls_context } = unpack(config)?;
+        let context = upstream_tls_context.ok_or_else(|| Refusal::new("upstream_tls_context", "missing"))?;
+        if depth > 0 {
+            return Err(Refusal::new("", "QUIC goes into no other transport"));
+        }
+        Ok(TransportSocket::Quic(Arc::new(tls::upstream(context).at("upstream_tls_context")?)))
     } else if kind == ProxyProtocolUpstreamTransport::full_name() {
         let ProxyProtocolUpstreamTransport {
             config: options,

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     chain::ChainIndex,
     config::{
-        Address, Direction, DownstreamTls, FilterChain, FilterChainMatch, Listener, ListenerFilter,
-        ProxyProtocolSettings, SourceType,
+        Address, Codec, Direction, DownstreamTls, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+        ProxyProtocolSettings, QuicSettings, SourceType, Terminal,
     },
 };
 use prost::Name as _;
@@ -101,8 +101,10 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
     if name.is_empty() {
         return Err(Refusal::new("name", "empty"));
     }
-    let quic = udp_listener_config.is_some_and(|config| config.quic_options.is_some());
-    let chains = filter_chains.into_iter().enumerate().map(|(at, c)| chain(c).map(Arc::new).nth("filter_chains", at));
+    let quic = udp_listener_config.map(quic).transpose().at("udp_listener_config")?;
+    let over_quic = quic.is_some();
+    let chains = filter_chains.into_iter().enumerate();
+    let chains = chains.map(|(at, c)| chain(c, over_quic).map(Arc::new).nth("filter_chains", at));
     let chains: Box<[Arc<FilterChain>]> = chains.collect::<Decoded<_>>()?;
     let index = ChainIndex::new(&chains).map_err(|(first, second)| {
         Refusal::new(
@@ -110,7 +112,7 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
             format!("matches the same connections as filter_chains[{first}]"),
         )
     })?;
-    let default_chain = default_filter_chain.map(|c| chain(c).map(Arc::new)).transpose().at("default_filter_chain")?;
+    let default_chain = default_filter_chain.map(|c| chain(c, over_quic).map(Arc::new)).transpose().at("default_filter_chain")?;
     if chains.is_empty() && default_chain.is_none() {
         return Err(Refusal::new("filter_chains", "empty"));
     }
@@ -119,7 +121,7 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
     let bind = deprecated_v1.and_then(|old| old.bind_to_port).or(bind_to_port);
     Ok(Listener {
         name: name.into(),
-        addresses: addresses(place, additional_addresses, listener_specifier)?,
+        addresses: addresses(place, additional_addresses, listener_specifier, over_quic)?,
         stat_prefix: stat_prefix.into(),
         chains,
         index,
@@ -152,24 +154,25 @@ fn addresses(
     main: Option<tombolo_controlplane_api::xds::envoy::config::core::v3::Address>,
     more: Vec<pb::AdditionalAddress>,
     specifier: Option<ListenerSpecifier>,
+    quic: bool,
 ) -> Decoded<Box<[Address]>> {
     if let Some(ListenerSpecifier::InternalListener(_)) = specifier {
         return Ok([Address::Internal].into());
     }
     let main = main.ok_or_else(|| Refusal::new("address", "missing"))?;
-    let mut all = vec![address::listener(main).at("address")?];
+    let mut all = vec![address::listener(main, quic).at("address")?];
     for (at, another) in more.into_iter().enumerate() {
         if another.socket_options.is_some() || another.tcp_keepalive.is_some() {
             return Err(Refusal::unsupported(format!("additional_addresses[{at}].socket_options")));
         }
         let place =
             another.address.ok_or_else(|| Refusal::new(format!("additional_addresses[{at}].address"), "missing"))?;
-        all.push(address::listener(place).nth("additional_addresses", at)?);
+        all.push(address::listener(place, quic).nth("additional_addresses", at)?);
     }
     Ok(all.into())
 }
 
-fn chain(message: pb::FilterChain) -> Decoded<FilterChain> {
+fn chain(message: pb::FilterChain, quic: bool) -> Decoded<FilterChain> {
     let pb::FilterChain {
         filter_chain_match,
         filters,
@@ -181,10 +184,14 @@ fn chain(message: pb::FilterChain) -> Decoded<FilterChain> {
     } = message;
     refuse!(use_proxy_proto);
     let (filters, terminal) = network::chain(filters)?;
+    fits(&terminal, quic).at("filters")?;
+    if quic && transport_socket.is_none() {
+        return Err(Refusal::new("transport_socket", "missing: QUIC is never plain"));
+    }
     Ok(FilterChain {
         name: name.into(),
         matches: chain_match(filter_chain_match.unwrap_or_default()).at("filter_chain_match")?,
-        tls: transport_socket.map(transport).transpose().at("transport_socket")?.flatten().map(Arc::new),
+        tls: transport_socket.map(|t| transport(t, quic)).transpose().at("transport_socket")?.flatten().map(Arc::new),
         tls_timeout: opt_duration(transport_socket_connect_timeout.as_ref(), "transport_socket_connect_timeout")?,
         filters,
         terminal,
@@ -192,8 +199,57 @@ fn chain(message: pb::FilterChain) -> Decoded<FilterChain> {
     })
 }
 
+/// HTTP/3 is what is spoken over QUIC, and nowhere else.
+fn fits(terminal: &Terminal, quic: bool) -> Decoded<()> {
+    let http3 = matches!(terminal, Terminal::Http(hcm) if hcm.codec == Codec::Http3);
+    match (http3, quic) {
+        (true, false) => Err(Refusal::new("codec_type", "HTTP3 on a listener without QUIC")),
+        (false, true) => Err(Refusal::new("codec_type", "a listener with QUIC serves HTTP3")),
+        _ => Ok(()),
+    }
+}
+
+fn quic(message: pb::UdpListenerConfig) -> Decoded<QuicSettings> {
+    let pb::UdpListenerConfig { downstream_socket_config, quic_options, udp_packet_packet_writer_config } = message;
+    // How datagrams are read and written is our own affair.
+    let _ = (downstream_socket_config, udp_packet_packet_writer_config);
+    let options = quic_options.ok_or_else(|| Refusal::unsupported("datagrams without quic_options"))?;
+    quic_options_of(options).at("quic_options")
+}
+
+fn quic_options_of(message: pb::QuicProtocolOptions) -> Decoded<QuicSettings> {
+    let pb::QuicProtocolOptions {
+        quic_protocol_options,
+        idle_timeout,
+        crypto_handshake_timeout,
+        enabled,
+        packets_to_read_to_connection_count_ratio,
+        crypto_stream_config,
+        proof_source_config,
+        connection_id_generator_config,
+        server_preferred_address_config,
+        send_disable_active_migration,
+        connection_debug_visitor_config,
+        save_cmsg_config,
+        reject_new_connections,
+        max_sessions_per_event_loop,
+    } = message;
+    refuse!(proof_source_config, server_preferred_address_config, connection_debug_visitor_config, save_cmsg_config);
+    refuse!(send_disable_active_migration);
+    // Which streams carry the handshake and how connection ids are made is our own affair, as is how much is read at once.
+    let _ = (crypto_stream_config, connection_id_generator_config);
+    let _ = (packets_to_read_to_connection_count_ratio, max_sessions_per_event_loop);
+    let enabled = enabled.is_none_or(|flag| bool_or(flag.default_value, true));
+    Ok(QuicSettings {
+        http3: super::protocol::quic(quic_protocol_options.unwrap_or_default()).at("quic_protocol_options")?,
+        idle: opt_duration(idle_timeout.as_ref(), "idle_timeout")?.filter(|idle| !idle.is_zero()),
+        handshake: opt_duration(crypto_handshake_timeout.as_ref(), "crypto_handshake_timeout")?,
+        refuses: reject_new_connections || !enabled,
+    })
+}
+
 /// `None` for plaintext.
-fn transport(message: TransportSocket) -> Decoded<Option<DownstreamTls>> {
+fn transport(message: TransportSocket, quic: bool) -> Decoded<Option<DownstreamTls>> {
     let Some(SocketConfig::TypedConfig(config)) = message.config_type else {
         return if message.name == "envoy.transport_sockets.raw_buffer" {
             Ok(None)
@@ -202,17 +258,22 @@ fn transport(message: TransportSocket) -> Decoded<Option<DownstreamTls>> {
         };
     };
     let kind = type_name(&config);
+    if quic != (kind == QuicDownstreamTransport::full_name()) {
+        return Err(Refusal::new("typed_config", "QUIC needs its own transport, and nothing else takes that"));
+    }
     if kind == RawBuffer::full_name() {
         Ok(None)
     } else if kind == DownstreamTlsContext::full_name() {
         tls::downstream(unpack(&config)?).map(Some).at("typed_config")
     } else if kind == QuicDownstreamTransport::full_name() {
-        let QuicDownstreamTransport { downstream_tls_context, enable_early_data, .. } = unpack(&config)?;
+        let QuicDownstreamTransport { downstream_tls_context, enable_early_data, enable_resumption } = unpack(&config)?;
         // 0-RTT can be replayed; it stays off.
         let _ = enable_early_data;
         let context =
             downstream_tls_context.ok_or_else(|| Refusal::new("typed_config.downstream_tls_context", "missing"))?;
-        tls::downstream(context).map(Some).at("typed_config.downstream_tls_context")
+        let mut context = tls::downstream(context).at("typed_config.downstream_tls_context")?;
+        context.disable_tickets |= !bool_or(enable_resumption, true);
+        Ok(Some(context))
     } else {
         Err(Refusal::unsupported(format!("typed_config.{kind}")))
     }

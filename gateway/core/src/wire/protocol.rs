@@ -170,12 +170,49 @@ pub(super) fn http3(message: core::Http3ProtocolOptions) -> Decoded<Http3Setting
     } = message;
     let _ = (override_stream_error_on_invalid_http_message, disallow_obs_text);
     refuse!(allow_metadata, disable_qpack, disable_connection_flow_control_for_streams);
-    let quic = quic_protocol_options.unwrap_or_default();
+    let settings = quic(quic_protocol_options.unwrap_or_default()).at("quic_protocol_options")?;
+    Ok(Http3Settings { allow_connect: allow_extended_connect, ..settings })
+}
+
+/// QUIC beneath it.
+pub(super) fn quic(message: core::QuicProtocolOptions) -> Decoded<Http3Settings> {
+    let core::QuicProtocolOptions {
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        num_timeouts_to_trigger_port_migration,
+        connection_keepalive,
+        connection_options,
+        client_connection_options,
+        idle_network_timeout,
+        max_packet_length,
+        client_packet_writer,
+        connection_migration,
+        memory_reduction_timeout,
+        enable_scone,
+    } = message;
+    refuse!(connection_options, client_connection_options, connection_migration, max_packet_length, enable_scone);
+    // Hints about one implementation's inner life.
+    let _ = (num_timeouts_to_trigger_port_migration, client_packet_writer, memory_reduction_timeout);
+    let bounded = |value: Option<tombolo_controlplane_api::xds::google::protobuf::UInt32Value>, most: u32, field: &str| {
+        match value.map(|value| value.value) {
+            Some(value) if value == 0 || value > most => Err(Refusal::new(field, format!("{value}"))),
+            fine => Ok(fine),
+        }
+    };
+    let keepalive = connection_keepalive.unwrap_or_default();
+    let idle = opt_duration(idle_network_timeout.as_ref(), "idle_network_timeout")?;
+    if idle.is_some_and(|idle| !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&idle)) {
+        return Err(Refusal::new("idle_network_timeout", "neither less than a second nor more than ten minutes"));
+    }
     Ok(Http3Settings {
-        max_streams: quic.max_concurrent_streams.map(|most| most.value),
-        stream_window: quic.initial_stream_window_size.map(|size| size.value),
-        connection_window: quic.initial_connection_window_size.map(|size| size.value),
-        allow_connect: allow_extended_connect,
+        max_streams: max_concurrent_streams.map(|most| most.value.max(1)),
+        stream_window: bounded(initial_stream_window_size, 16 << 20, "initial_stream_window_size")?,
+        connection_window: bounded(initial_connection_window_size, 24 << 20, "initial_connection_window_size")?,
+        allow_connect: false,
+        idle,
+        keepalive: opt_duration(keepalive.max_interval.as_ref(), "connection_keepalive.max_interval")?
+            .filter(|interval| !interval.is_zero()),
     })
 }
 
@@ -194,6 +231,7 @@ pub(super) fn plain_upstream() -> Decoded<UpstreamHttp> {
         override_auto_sni_header: None,
         http1: Http1Upstream::default(),
         http2: http2(core::Http2ProtocolOptions::default())?,
+        http3: Http3Settings::default(),
     })
 }
 
@@ -231,17 +269,23 @@ pub(super) fn upstream(message: HttpProtocolOptions) -> Decoded<UpstreamHttp> {
             }
             Some(ProtocolConfig::Http3ProtocolOptions(options)) => {
                 http.versions = HttpVersions::Http3;
-                http3(options).at("http3_protocol_options")?;
+                http.http3 = http3(options).at("http3_protocol_options")?;
             }
             None => return Err(Refusal::new("explicit_http_config", "names no version")),
         },
         Some(U::UseDownstreamProtocolConfig(same)) => {
+            if same.http3_protocol_options.is_some() {
+                return Err(Refusal::unsupported("use_downstream_protocol_config.http3_protocol_options"));
+            }
             http.versions = HttpVersions::SameAsDownstream;
             either(same.http_protocol_options, same.http2_protocol_options, &mut http)?;
         }
         Some(U::AutoConfig(auto)) => {
             if auto.alternate_protocols_cache_options.is_some() {
                 return Err(Refusal::unsupported("auto_config.alternate_protocols_cache_options"));
+            }
+            if auto.http3_protocol_options.is_some() {
+                return Err(Refusal::unsupported("auto_config.http3_protocol_options"));
             }
             http.versions = HttpVersions::Auto;
             either(auto.http_protocol_options, auto.http2_protocol_options, &mut http)?;

@@ -291,6 +291,7 @@ fn transport(socket: &TransportSocket) -> Value {
     match socket {
         TransportSocket::Raw => json!("raw"),
         TransportSocket::Tls(t) => tls(t),
+        TransportSocket::Quic(t) => json!({"quic": tls(t)}),
         TransportSocket::ProxyProtocol(version, inner) => {
             json!({"proxy_protocol": format!("{version:?}"), "inner": transport(inner)})
         }

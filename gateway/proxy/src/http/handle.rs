@@ -142,6 +142,11 @@ async fn serve(
     }
 }
 
+/// Answers a request of which no head can be shown.
+pub(crate) fn refuse(downstream: &Rc<Downstream>, kind: Kind) -> Response<Outgoing> {
+    reply::failure(&Exchange::begin(downstream), Failure::new(kind), 0)
+}
+
 async fn answered(exchange: &Rc<Exchange>, head: Head, answer: Reply) -> Response<Outgoing> {
     exchange.facts.borrow_mut().head = Some(head);
     if let Some(delay) = answer.delay {

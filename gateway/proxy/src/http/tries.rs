@@ -32,7 +32,7 @@ use tombolo_gateway_core::{
     attempt::{Action, Attempt, Broken, Event, ResponseHead, Setup, Step, TryId},
     balance::{self, InFlight},
     breaker::{Permit, Resource},
-    config::Discovery,
+    config::{Discovery, TransportSocket as Transport},
     decision::{Forward, UpgradePlan},
     failure::{Failure, Flags, Kind},
     forward::stamp_attempt,
@@ -271,7 +271,7 @@ async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Rc<Endp
         Discovery::DynamicForwardProxy(settings) => {
             let host = ask.forward.forward_host.as_deref().unwrap_or(&ask.head.authority);
             let secure =
-                matches!(ask.upstream.cluster.transport, tombolo_gateway_core::config::TransportSocket::Tls(_));
+                matches!(ask.upstream.cluster.transport, Transport::Tls(_) | Transport::Quic(_));
             let (name, port) = split_port(host, if secure { 443 } else { 80 });
             let found = worker.resolver.resolve(name, settings.dns.family).await?;
             let address = std::net::SocketAddr::new(*found.first()?, port);

@@ -15,13 +15,26 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 /// Reads a connection after its handshake.
 pub(crate) fn info(connection: &ServerConnection, chain: &FilterChain, context: &ServerContext) -> TlsInfo {
     let (version, cipher) = facts(connection);
-    let alpn = connection.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()).unwrap_or_default();
+    let alpn = connection.alpn_protocol().unwrap_or_default();
+    of(version, cipher, alpn, connection.peer_certificates().unwrap_or_default(), chain, context)
+}
+
+/// The same from its parts.
+pub(crate) fn of(
+    version: &'static str,
+    cipher: &'static str,
+    alpn: &[u8],
+    certificates: &[CertificateDer<'_>],
+    chain: &FilterChain,
+    context: &ServerContext,
+) -> TlsInfo {
+    let alpn = String::from_utf8_lossy(alpn).into_owned();
     let details = match &chain.terminal {
         Terminal::Http(hcm) => hcm.xfcc_details,
         Terminal::Tcp(_) => Default::default(),
     };
-    let peer = connection.peer_certificates().and_then(|certificates| {
-        let mut peer = certificate(certificates.first()?, context.verifies)?;
+    let peer = certificates.first().and_then(|leaf| {
+        let mut peer = certificate(leaf, context.verifies)?;
         if details.cert || details.chain {
             peer.pem = encoded(certificates.get(..1)?);
             peer.chain_pem = encoded(certificates);

@@ -363,7 +363,7 @@ impl Endpoint {
     ) -> Result<(Option<ClientContext>, Arc<str>), Failure> {
         let context = match transport {
             TransportSocket::Raw | TransportSocket::Internal(_) => return Ok((None, Arc::from(""))),
-            TransportSocket::Tls(context) => context,
+            TransportSocket::Tls(context) | TransportSocket::Quic(context) => context,
             TransportSocket::ProxyProtocol(_, inner) => return self.tls(around, live, upstream, inner, wish),
         };
         let built = around
