@@ -1,0 +1,299 @@
+//! Clients: raw sockets that send the same bytes to both sides and write down what comes back.
+
+use crate::{
+    backend::{brief, provider},
+    certs::certs,
+    http1::{Duplex, Gone, Message, Wire},
+    place::Place,
+    script::{Case, Client, Step, Tls},
+    world::World,
+};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use serde_json::{Value, json};
+use socket2::{SockRef, Socket};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpStream, UnixStream},
+};
+
+/// How long a client waits for anything.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// How long it waits at the end for the connection to close.
+const LINGER: Duration = Duration::from_millis(130);
+
+/// Facts by name.
+pub type Facts = BTreeMap<String, Value>;
+
+/// What a client saw, and its port.
+pub struct Outcome {
+    /// What it saw.
+    pub facts: Facts,
+    /// Its port, by which the access log names it.
+    pub port: u16,
+}
+
+struct Dialled {
+    stream: Box<dyn Duplex>,
+    socket: Option<Socket>,
+    port: u16,
+}
+
+/// Plays the client of a case once.
+pub async fn play(world: &World, place: &Place, case: &Case, tag: &str) -> Outcome {
+    let mut facts = Facts::new();
+    let dialled = match dial(place, case, &mut facts).await {
+        Ok(dialled) => dialled,
+        Err(port) => return Outcome { facts, port },
+    };
+    let port = dialled.port;
+    match &case.client {
+        Client::Raw(steps) => {
+            let mut session =
+                Session { wire: Wire::new(dialled.stream, PATIENCE), facts, answers: 0, tag, place, world };
+            session.run(steps, dialled.socket).await;
+            facts = session.facts;
+        }
+        Client::Http2(calls) => crate::http2::run(world, place, dialled.stream, calls, tag, &mut facts).await,
+    }
+    Outcome { facts, port }
+}
+
+/// Connects; an error is the port of a connection that failed later.
+async fn dial(place: &Place, case: &Case, facts: &mut Facts) -> Result<Dialled, u16> {
+    if case.unix {
+        let Ok(stream) = UnixStream::connect(place.socket(case.on)).await else {
+            facts.insert("connect".into(), json!("failed"));
+            return Err(0);
+        };
+        return Ok(Dialled { stream: Box::new(stream), socket: None, port: 0 });
+    }
+    let Ok(mut tcp) = TcpStream::connect(place.listener(case.on)).await else {
+        facts.insert("connect".into(), json!("failed"));
+        return Err(0);
+    };
+    let _ = tcp.set_nodelay(true);
+    let port = tcp.local_addr().map_or(0, |a| a.port());
+    let socket = SockRef::from(&tcp).try_clone().ok();
+    let _ = tcp.write_all(place.fill(&String::from_utf8_lossy(&case.before)).as_bytes()).await;
+    let Some(tls) = &case.tls else { return Ok(Dialled { stream: Box::new(tcp), socket, port }) };
+    match secure(tcp, tls, facts).await {
+        Some(stream) => Ok(Dialled { stream, socket, port }),
+        None => Err(port),
+    }
+}
+
+async fn secure(tcp: TcpStream, tls: &Tls, facts: &mut Facts) -> Option<Box<dyn Duplex>> {
+    let name = if tls.sni.is_empty() { "127.0.0.1" } else { tls.sni };
+    let name = ServerName::try_from(name).expect("names of the tables are names");
+    let connector = tokio_rustls::TlsConnector::from(client_config(tls));
+    let done = tokio::time::timeout(PATIENCE, connector.connect(name, tcp)).await;
+    let Ok(Ok(stream)) = done else {
+        facts.insert("tls".into(), json!(if done.is_err() { "quiet" } else { "failed" }));
+        return None;
+    };
+    let connection = stream.get_ref().1;
+    let shown = connection.peer_certificates().and_then(|c| c.first()).map(|c| certs().name(c));
+    facts.insert("tls.certificate".into(), json!(shown));
+    facts.insert("tls.alpn".into(), json!(connection.alpn_protocol().map(String::from_utf8_lossy)));
+    facts.insert("tls.version".into(), json!(format!("{:?}", connection.protocol_version())));
+    Some(Box::new(stream))
+}
+
+fn client_config(tls: &Tls) -> Arc<ClientConfig> {
+    let versions: &[&rustls::SupportedProtocolVersion] = match tls.only {
+        Some(12) => &[&rustls::version::TLS12],
+        Some(_) => &[&rustls::version::TLS13],
+        None => &[&rustls::version::TLS13, &rustls::version::TLS12],
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .expect("the provider has both versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone));
+    let mut config = match tls.certificate.map(|name| certs().of(name)) {
+        Some(made) => builder.with_client_auth_cert(made.der(), made.key()).expect("a certificate made here"),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = tls.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// Takes any certificate: which one was shown is a fact, not a reason to leave.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+struct Session<'a> {
+    wire: Wire,
+    facts: Facts,
+    answers: u32,
+    tag: &'a str,
+    place: &'a Place,
+    world: &'a World,
+}
+
+impl Session<'_> {
+    async fn run(&mut self, steps: &[Step], socket: Option<Socket>) {
+        for step in steps {
+            if !self.step(step, socket.as_ref()).await {
+                return;
+            }
+        }
+        self.wire.deadline = std::time::Instant::now() + LINGER;
+        let (extra, gone) = self.wire.rest().await;
+        self.fact("closed", json!(gone != Gone::Quiet));
+        if !extra.is_empty() {
+            self.fact("extra", json!(self.place.plain(&brief(&extra))));
+        }
+    }
+
+    fn fact(&mut self, name: &str, value: Value) {
+        self.facts.insert(name.to_owned(), value);
+    }
+
+    /// Takes one step; false ends the session.
+    async fn step(&mut self, step: &Step, socket: Option<&Socket>) -> bool {
+        match step {
+            Step::Send(bytes) => {
+                let bytes = replace(&replace(bytes, b"@CASE@", self.tag.as_bytes()), b"$ip", self.place.ip.as_bytes());
+                self.wire.write(&bytes).await;
+            }
+            Step::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+            Step::Shut => {
+                let _ = self.wire.stream.shutdown().await;
+            }
+            Step::Answer => return self.answer(false).await,
+            Step::AnswerToHead => return self.answer(true).await,
+            Step::AnswerToConnect => return self.answer(true).await,
+            Step::AnswerSlowly(millis) => {
+                self.wire.pace = Duration::from_millis(*millis);
+                let more = self.answer(false).await;
+                self.wire.pace = Duration::ZERO;
+                return more;
+            }
+            Step::Read(n) => {
+                let read = self.wire.exact(*n).await;
+                let text = match &read {
+                    Ok(bytes) => brief(bytes),
+                    Err(gone) => format!("{} then {}", brief(&self.wire.buffer), gone.word()),
+                };
+                self.answers += 1;
+                let name = format!("read{}", self.answers);
+                self.fact(&name, json!(text));
+                return read.is_ok();
+            }
+            Step::ReadEnd => {
+                let (bytes, gone) = self.wire.rest().await;
+                self.answers += 1;
+                let name = format!("read{}", self.answers);
+                self.fact(&name, json!(format!("{} then {}", brief(&bytes), gone.word())));
+                return false;
+            }
+            Step::Reset => {
+                if let Some(socket) = socket {
+                    let _ = socket.set_linger(Some(Duration::ZERO));
+                }
+                return false;
+            }
+            Step::Remove(kind, name) => {
+                self.world.ads.remove(&format!("{}{kind}", crate::resource::URL), &self.place.fill(name));
+            }
+        }
+        true
+    }
+
+    async fn answer(&mut self, bare: bool) -> bool {
+        self.answers += 1;
+        let prefix = if self.answers == 1 { "answer".to_owned() } else { format!("answer{}", self.answers) };
+        match self.wire.answer(bare).await {
+            Ok(message) => {
+                let whole = message.broken.is_none();
+                note_message(self.place, &mut self.facts, &prefix, &message);
+                whole
+            }
+            Err(gone) => {
+                let rest = brief(&self.wire.buffer);
+                self.fact(&prefix, json!(format!("{rest}{}", gone.word())));
+                false
+            }
+        }
+    }
+}
+
+fn replace(bytes: &[u8], word: &[u8], by: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == word[0] && bytes[at..].starts_with(word) {
+            out.extend_from_slice(by);
+            at += word.len();
+        } else {
+            out.push(bytes[at]);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// Fields as they are compared: their order says nothing.
+#[must_use]
+pub fn plain_fields(place: &Place, fields: &[(String, String)]) -> Value {
+    let mut plain: Vec<(String, String)> = fields.iter().map(|(n, v)| place.plain_header(n, v)).collect();
+    plain.sort();
+    json!(plain.iter().map(|(n, v)| format!("{n}: {v}")).collect::<Vec<_>>())
+}
+
+fn note_message(place: &Place, facts: &mut Facts, prefix: &str, message: &Message) {
+    let mut put = |name: &str, value: Value| facts.insert(format!("{prefix}.{name}"), value);
+    put("line", json!(message.line));
+    put("headers", plain_fields(place, &message.headers));
+    put("body", json!(place.plain(&brief(&message.body))));
+    if !message.trailers.is_empty() {
+        put("trailers", plain_fields(place, &message.trailers));
+    }
+    if let Some(broken) = &message.broken {
+        put("broken", json!(broken));
+    }
+    for (n, (line, fields)) in message.interim.iter().enumerate() {
+        put(&format!("interim{n}"), json!([line.split(' ').nth(1), plain_fields(place, fields)]));
+    }
+}

@@ -1,0 +1,219 @@
+//! An HTTP/2 client that plays calls of a table.
+
+use crate::{
+    backend::{brief, collect, send, why},
+    client::{Facts, plain_fields},
+    http1::Duplex,
+    place::Place,
+    script::{Call, Fields, Piece},
+    world::World,
+};
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{ResponseFuture, SendRequest},
+    ext::Protocol,
+};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a call waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+struct Player<'a> {
+    world: &'a World,
+    place: &'a Place,
+    tag: &'a str,
+}
+
+/// Plays calls on one connection.
+pub async fn run(world: &World, place: &Place, stream: Box<dyn Duplex>, calls: &[Call], tag: &str, facts: &mut Facts) {
+    let mut builder = h2::client::Builder::new();
+    builder.enable_push(false);
+    let Ok((mut client, connection)) = builder.handshake::<_, Bytes>(stream).await else {
+        facts.insert("connection".into(), json!("no handshake"));
+        return;
+    };
+    let mut driver = tokio::spawn(connection);
+    let player = Player { world, place, tag };
+    let mut open = Vec::new();
+    for (n, call) in calls.iter().enumerate() {
+        let prefix = if n == 0 { "answer".to_owned() } else { format!("answer{}", n + 1) };
+        match player.begin(&mut client, call).await {
+            Ok(begun) if call.together => open.push((prefix, call, begun)),
+            Ok(begun) => player.finish(call, begun, &prefix, facts).await,
+            Err(error) => {
+                facts.insert(prefix, json!(error));
+            }
+        }
+    }
+    for (prefix, call, begun) in open {
+        player.finish(call, begun, &prefix, facts).await;
+    }
+    let ended = tokio::time::timeout(Duration::from_millis(130), &mut driver).await;
+    let ended = match ended {
+        Err(_) => "open",
+        Ok(Ok(Ok(()))) => "closed",
+        Ok(_) => "failed",
+    };
+    facts.insert("connection".into(), json!(ended));
+    driver.abort();
+}
+
+type Begun = (ResponseFuture, h2::SendStream<Bytes>);
+
+impl Player<'_> {
+    async fn begin(&self, client: &mut SendRequest<Bytes>, call: &Call) -> Result<Begun, String> {
+        let ready = tokio::time::timeout(PATIENCE, std::future::poll_fn(|cx| client.poll_ready(cx))).await;
+        ready.map_err(|_| "quiet".to_owned())?.map_err(|e| word(&e))?;
+        if !call.protocol.is_empty() {
+            // Whether extended CONNECT may be used is known once the settings are there.
+            for _ in 0..100 {
+                if client.is_extended_connect_protocol_enabled() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let end = call.body.is_empty() && call.protocol.is_empty() && call.method != "CONNECT";
+        client.send_request(self.request(call), end).map_err(|e| word(&e))
+    }
+
+    fn request(&self, call: &Call) -> Request<()> {
+        let method = if call.method.is_empty() { "GET" } else { call.method };
+        let authority = if call.authority.is_empty() { "svc.test" } else { call.authority };
+        let uri = if call.path.is_empty() {
+            Uri::builder().authority(authority).build()
+        } else {
+            Uri::builder().scheme("http").authority(authority).path_and_query(call.path).build()
+        };
+        let mut request = Request::new(());
+        *request.method_mut() = Method::from_bytes(method.as_bytes()).expect("a method of a table is one");
+        *request.uri_mut() = uri.expect("a path of a table is one");
+        request.headers_mut().insert("x-case", self.tag.parse().expect("a tag is a value"));
+        for (name, value) in &call.headers {
+            let name: HeaderName = name.parse().expect("a name of a table is one");
+            request.headers_mut().append(name, value.parse().expect("a value of a table is one"));
+        }
+        if !call.protocol.is_empty() {
+            request.extensions_mut().insert(Protocol::from(call.protocol));
+        }
+        request
+    }
+
+    async fn finish(&self, call: &Call, (response, mut stream): Begun, prefix: &str, facts: &mut Facts) {
+        // The answer may come before the request is over: both go on at once.
+        let (seen, progress) = (std::cell::Cell::new(0usize), tokio::sync::Notify::new());
+        let sending = async {
+            for piece in &call.body {
+                if !self.piece(piece, &mut stream, &seen, &progress).await {
+                    break;
+                }
+            }
+        };
+        let receiving = async { tokio::time::timeout(PATIENCE, receive(response, &seen, &progress)).await };
+        let patience = tokio::time::timeout(PATIENCE, sending);
+        let (_, received) = tokio::join!(patience, receiving);
+        let mut put = |name: &str, value: Value| facts.insert(format!("{prefix}.{name}"), value);
+        match received {
+            Err(_) => {
+                put("broken", json!("quiet"));
+            }
+            Ok(Err(error)) => {
+                put("broken", json!(error));
+            }
+            Ok(Ok(got)) => {
+                put("line", json!(got.status));
+                put("headers", self.fields(&got.headers));
+                put("body", json!(self.place.plain(&brief(&got.body))));
+                if let Some(trailers) = &got.trailers {
+                    put("trailers", self.fields(trailers));
+                }
+                if let Some(broken) = &got.broken {
+                    put("broken", json!(broken));
+                }
+            }
+        }
+    }
+
+    fn fields(&self, map: &HeaderMap) -> Value {
+        let list: Vec<(String, String)> =
+            map.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+        plain_fields(self.place, &list)
+    }
+
+    async fn piece(
+        &self,
+        piece: &Piece,
+        stream: &mut h2::SendStream<Bytes>,
+        seen: &std::cell::Cell<usize>,
+        progress: &tokio::sync::Notify,
+    ) -> bool {
+        match piece {
+            Piece::Data(bytes) => return send(stream, bytes.clone().into(), false).await,
+            Piece::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+            Piece::Await(n) => {
+                while seen.get() < *n {
+                    progress.notified().await;
+                }
+            }
+            Piece::Trailers(fields) => return stream.send_trailers(map(fields)).is_ok(),
+            Piece::End => return stream.send_data(Bytes::new(), true).is_ok(),
+            Piece::Reset(code) => stream.send_reset(Reason::from(*code)),
+            Piece::Remove(kind, name) => {
+                self.world.ads.remove(&format!("{}{kind}", crate::resource::URL), &self.place.fill(name));
+            }
+        }
+        true
+    }
+}
+
+fn map(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        map.append(*name, value.parse().expect("a value of a table is one"));
+    }
+    map
+}
+
+fn word(error: &h2::Error) -> String {
+    why(error)
+}
+
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    broken: Option<String>,
+}
+
+async fn receive(
+    response: ResponseFuture,
+    seen: &std::cell::Cell<usize>,
+    progress: &tokio::sync::Notify,
+) -> Result<Got, String> {
+    let response: Response<RecvStream> = response.await.map_err(|e| word(&e))?;
+    let (parts, mut body) = response.into_parts();
+    let mut got =
+        Got { status: parts.status.as_u16(), headers: parts.headers, body: Vec::new(), trailers: None, broken: None };
+    while let Some(chunk) = body.data().await {
+        match chunk {
+            Ok(chunk) => {
+                let _ = body.flow_control().release_capacity(chunk.len());
+                got.body.extend_from_slice(&chunk);
+                seen.set(got.body.len());
+                progress.notify_one();
+            }
+            Err(error) => {
+                got.broken = Some(word(&error));
+                return Ok(got);
+            }
+        }
+    }
+    let rest = collect(&mut body).await;
+    got.trailers = rest.trailers;
+    got.broken = rest.broken;
+    Ok(got)
+}
