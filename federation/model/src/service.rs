@@ -117,6 +117,10 @@ pub struct Service {
     pub origin: ObjectRef,
     /// True when it is an ExternalName-like alias of this host.
     pub alias_of: Option<Host>,
+    /// True when it is how other networks reach this one. Peers learn its address as that of a gateway; as a service it is
+    /// shown to them only when somebody exports it by name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crossing: bool,
 }
 
 impl Service {

@@ -104,6 +104,7 @@ pub fn service_items(share: &wire::ExportedService) -> Result<Vec<Item>, NotASer
         created: share.created,
         origin: origin.clone(),
         alias_of: None,
+        crossing: false,
     };
     let mut items = vec![Item::Service(service), Item::Slice(slice)];
     if share.clusterset {

@@ -66,6 +66,7 @@ pub(crate) fn service(of: &str, name: &str) -> Service {
         created: 100,
         origin: ObjectRef::new("Service", "default", name, of),
         alias_of: None,
+        crossing: false,
     }
 }
 

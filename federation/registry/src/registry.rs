@@ -234,7 +234,10 @@ impl Registry {
         let reachable = matches!(service.resolution, Resolution::Registry | Resolution::Static);
         let plain = service.scope == Scope::Mesh && service.alias_of.is_none() && !service.host.is_wildcard();
         let allowed = match self.settings.export {
-            ExportPolicy::All => service.visibility != Visibility::Nobody,
+            ExportPolicy::All => {
+                let declared = own.iter().any(|definition| self.is_declared(definition));
+                service.visibility != Visibility::Nobody && (!service.crossing || declared)
+            }
             ExportPolicy::DeclaredOnly => own.iter().any(|definition| self.is_declared(definition)),
         };
         reachable && plain && allowed

@@ -340,20 +340,25 @@ fn an_export_of_another_cluster_exports_nothing_of_this_one() {
 }
 
 #[test]
-fn exporting_everything_leaves_out_what_is_local_external_or_an_alias() {
+fn exporting_everything_leaves_out_what_is_local_external_an_alias_or_a_crossing() {
     let cluster_local = vec![Host::parse("*.kube-system.svc.cluster.local").unwrap(), host("local")];
     let mut registry = Registry::new(RegistrySettings { export: ExportPolicy::All, cluster_local });
     registry.declare(own("east", "k8s"), settings("east", true), Millis(0));
     registry.declare(peer("west"), settings("west", false), Millis(0));
     let alias = Service { alias_of: Some(host("a")), ..service("east", "alias") };
     let external = Service { scope: Scope::External, ..service("east", "external") };
-    let items = [Item::Service(service("east", "local")), Item::Service(alias), Item::Service(external)];
+    let crossing = Service { crossing: true, ..service("east", "crossing") };
+    let items = [service("east", "local"), alias, external, crossing].map(Item::Service);
     list(&mut registry, &own("east", "k8s"), 1, [simple(), items.to_vec()].concat(), 0);
     let foreign = Service { selector: None, ..service("west", "local") };
     list(&mut registry, &peer("west"), 1, vec![Item::Service(foreign)], 0);
     registry.take_changes();
     assert_eq!(registry.exported().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(registry.service(&key("local")).unwrap().clusters, [cluster("east")], "not imported either");
+    list(&mut registry, &own("east", "k8s"), 2, [items.to_vec(), vec![export("east", "crossing")]].concat(), 0);
+    registry.take_changes();
+    let named = registry.exported().map(|service| service.name.as_str()).collect::<Vec<_>>();
+    assert_eq!(named, ["crossing"], "but one that is exported by name");
 }
 
 #[test]

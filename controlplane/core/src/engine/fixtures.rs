@@ -151,6 +151,7 @@ pub(super) fn service(cluster: &str, name: &str, ports: &[(u16, Protocol)]) -> S
         created: 100,
         origin: ObjectRef::new("Service", "default", name, cluster),
         alias_of: None,
+        crossing: false,
     }
 }
 

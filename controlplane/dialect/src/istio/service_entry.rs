@@ -49,6 +49,7 @@ pub(crate) fn read(head: &Head, object: &Fields<'_>) -> Yield {
         created: head.created,
         origin: head.object.clone(),
         alias_of: None,
+        crossing: false,
         ports,
     };
     let items = hosts.into_iter().flat_map(|host| of_host(&service, host, &endpoints)).collect();

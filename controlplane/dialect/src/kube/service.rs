@@ -86,6 +86,7 @@ fn service(head: &Head, object: &Fields<'_>, spec: &Fields<'_>, names: Names, po
         created: head.created,
         origin: head.object.clone(),
         alias_of: names.alias_of,
+        crossing: head.labels.contains_key(common::NETWORK),
     }
 }
 

@@ -97,6 +97,7 @@ fn service(site: &str, name: &str) -> Service {
         created: 100,
         origin: ObjectRef::new("Service", "default", name, site),
         alias_of: None,
+        crossing: false,
     }
 }
 
