@@ -150,8 +150,8 @@ fn operator(text: &str, place: Place) -> Result<&str, String> {
 }
 
 /// Fails with the reason, or with nothing when there is no such operator.
-fn known(name: &str, argument: Option<&str>, place: Place) -> Result<(), Option<String>> {
-    let argument = argument.filter(|text| !text.is_empty());
+fn known(name: &str, given: Option<&str>, place: Place) -> Result<(), Option<String>> {
+    let argument = given.filter(|text| !text.is_empty());
     let need = || argument.ok_or_else(|| Some(format!("%{name}% needs an argument in parentheses")));
     let may = |fits: bool| match fits {
         true => Ok(()),
@@ -177,7 +177,7 @@ fn known(name: &str, argument: Option<&str>, place: Place) -> Result<(), Option<
         {
             need().map(|_| ())
         }
-        _ if PLAIN.contains(&name) || (place == Place::Log && LOGGED.contains(&name)) => match argument {
+        _ if PLAIN.contains(&name) || (place == Place::Log && LOGGED.contains(&name)) => match given {
             None => Ok(()),
             Some(_) => Err(Some(format!("%{name}% takes nothing in parentheses"))),
         },

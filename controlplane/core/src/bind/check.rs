@@ -2,7 +2,7 @@
 //!
 //! Complaints only; nothing here decides what is in force. Used by the engine for status and by `tombolo analyze`.
 
-use super::{complain, covering, flatten, selects};
+use super::{complain, covering, flatten, is_refused, permit_connections, selects};
 use crate::{
     intent::{
         Attachment, Destination, Gateway, HttpAction, HttpRule, Intent, PeerAuthentication, Precedence, Routes,
@@ -28,7 +28,7 @@ pub fn check(reader: &Reader<'_>, object: &ObjectRef) -> Checked {
         Intent::Gateway(gateway) => check_gateway(reader, gateway, &mut found),
         Intent::Sidecar(scope) => check_sidecar(reader, scope, &mut found),
         Intent::PeerAuthentication(policy) => check_peer(reader, policy, &mut found),
-        Intent::Mesh(_) | Intent::Secret(_) => {}
+        Intent::Mesh(_) | Intent::Secret(_) | Intent::Grant(_) => {}
     }
     found.sort();
     found.dedup();
@@ -59,6 +59,7 @@ fn check_routes(reader: &Reader<'_>, routes: &Routes, found: &mut Checked) {
     let connections =
         routes.tls.iter().map(|r| (&r.field, &r.backends)).chain(routes.tcp.iter().map(|r| (&r.field, &r.backends)));
     for (field, list) in connections {
+        let list = permit_connections(reader, routes, field, list, found);
         for (at, TcpBackend { destination, .. }) in list.iter().enumerate() {
             check_target(reader, namespace, destination, object, &format!("{field}.route[{at}].destination"), found);
         }
@@ -141,6 +142,9 @@ fn check_target(
     field: &str,
     found: &mut Checked,
 ) {
+    if is_refused(target) {
+        return;
+    }
     let Some(service) = service_at(reader, namespace, &target.host) else {
         let text = format!(
             "there is no service {} that is visible from namespace {namespace}; its requests get 503",

@@ -1,6 +1,6 @@
 //! Which routes are in force for a host of the mesh, and how delegation is resolved.
 
-use super::{View, complain, covering};
+use super::{View, complain, covering, grant};
 use crate::{
     intent::{Attachment, HttpAction, HttpMatch, HttpRule, NamedRef, Precedence, Routes, TextMatch},
     stage::Reader,
@@ -29,13 +29,14 @@ pub fn mesh_routes<'w>(view: View<'_, 'w>, host: &Host) -> Vec<&'w Arc<Routes>> 
     Vec::new()
 }
 
-/// The HTTP rules of an object with delegation resolved. A rule that cannot be resolved is left out with a complaint.
+/// The HTTP rules of an object with delegation resolved and references judged. A rule that cannot be resolved is left out with a
+/// complaint.
 #[must_use]
 pub fn flatten(reader: &Reader<'_>, routes: &Routes, complaints: &mut Vec<Diagnostic>) -> Vec<HttpRule> {
     let mut rules = Vec::with_capacity(routes.http.len());
     for rule in &routes.http {
         match &rule.delegate {
-            None => rules.push(rule.clone()),
+            None => rules.push(grant::permit(reader, routes, rule, complaints)),
             Some(name) => rules.extend(delegated(reader, routes, rule, name, complaints)),
         }
     }

@@ -5,12 +5,14 @@
 
 mod destination;
 mod gateway;
+mod grant;
 mod mesh;
 mod route;
 mod security;
 
 pub use destination::*;
 pub use gateway::*;
+pub use grant::*;
 pub use mesh::*;
 pub use route::*;
 pub use security::*;
@@ -60,6 +62,8 @@ pub enum Intent {
     Mesh(Box<MeshSettings>),
     /// A certificate with its key, or roots, by name.
     Secret(TlsSecret),
+    /// Permission to refer to objects of a namespace.
+    Grant(Grant),
 }
 
 impl Intent {
@@ -74,6 +78,7 @@ impl Intent {
             Self::Sidecar(i) => &i.meta,
             Self::Mesh(i) => &i.meta,
             Self::Secret(i) => &i.meta,
+            Self::Grant(i) => &i.meta,
         }
     }
 }

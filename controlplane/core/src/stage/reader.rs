@@ -5,7 +5,8 @@ use super::{AudienceId, Bundles, ProxyId, ServedHere, ServiceHead, VhostKey, Wor
 use crate::{
     bind::{Audience, GatewayPlan, Scope},
     intent::{
-        Destination, Gateway, Intent, MeshSettings, NamedRef, PeerAuthentication, Routes, SidecarScope, TlsSecret,
+        Destination, Gateway, Grant, Intent, MeshSettings, NamedRef, PeerAuthentication, Routes, SidecarScope,
+        TlsSecret,
     },
     proxy::Proxy,
     settings::SiteSettings,
@@ -46,6 +47,7 @@ pub enum Dep {
     PeerAuthentications(Namespace),
     Sidecars(Namespace),
     Secret(NamedRef),
+    Grants(Namespace),
     LabelKeys,
     Proxy(ProxyId),
     Proxies,
@@ -227,6 +229,12 @@ impl<'w> Reader<'w> {
     pub fn secret(&self, name: &NamedRef) -> Option<&'w Arc<TlsSecret>> {
         self.note(Dep::Secret(name.clone()));
         self.world.secrets.row(name).next()
+    }
+
+    /// Permissions to refer to objects of a namespace, oldest first.
+    pub fn grants(&self, namespace: &Namespace) -> impl Iterator<Item = &'w Arc<Grant>> + use<'w> {
+        self.note(Dep::Grants(namespace.clone()));
+        self.world.grants.row(namespace)
     }
 
     /// Whether any intent tells proxies apart by this label.

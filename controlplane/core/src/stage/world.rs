@@ -7,8 +7,8 @@ use super::{Dep, Lists, Table};
 use crate::{
     bind::{Audience, GatewayPlan, Scope},
     intent::{
-        Attachment, Destination, Gateway, Intent, MeshSettings, NamedRef, PeerAuthentication, Routes, SidecarScope,
-        TlsSecret,
+        Attachment, Destination, Gateway, Grant, Intent, MeshSettings, NamedRef, PeerAuthentication, Routes,
+        SidecarScope, TlsSecret,
     },
     proxy::Proxy,
     settings::SiteSettings,
@@ -130,6 +130,7 @@ pub struct World {
     pub(super) peer_authentications: Lists<Namespace, PeerAuthentication>,
     pub(super) sidecars: Lists<Namespace, SidecarScope>,
     pub(super) secrets: Lists<NamedRef, TlsSecret>,
+    pub(super) grants: Lists<Namespace, Grant>,
     pub(super) label_keys: Table<String, u32>,
     pub(super) proxies: Table<ProxyId, Arc<Proxy>>,
     /// Which class each proxy belongs to.
@@ -174,6 +175,7 @@ impl World {
             peer_authentications: Lists::default(),
             sidecars: Lists::default(),
             secrets: Lists::default(),
+            grants: Lists::default(),
             label_keys: Table::default(),
             proxies: Table::default(),
             audience_of: Table::default(),
@@ -283,6 +285,7 @@ impl World {
             Intent::Sidecar(scope) => self.sidecars.add(meta.namespace.clone(), meta, Arc::new(scope.clone())),
             Intent::Mesh(mesh) => self.mesh.add((), meta, Arc::new((**mesh).clone())),
             Intent::Secret(secret) => self.secrets.add(named(meta), meta, Arc::new(secret.clone())),
+            Intent::Grant(grant) => self.grants.add(meta.namespace.clone(), meta, Arc::new(grant.clone())),
         }
         for key in label_keys(intent) {
             let count = self.label_keys.row(&key).copied().unwrap_or(0);
@@ -307,6 +310,7 @@ impl World {
             Intent::Sidecar(_) => self.sidecars.remove(&meta.namespace, meta),
             Intent::Mesh(_) => self.mesh.remove(&(), meta),
             Intent::Secret(_) => self.secrets.remove(&named(meta), meta),
+            Intent::Grant(_) => self.grants.remove(&meta.namespace, meta),
         }
         for key in label_keys(intent) {
             let count = self.label_keys.row(&key).copied().unwrap_or(0);
@@ -359,6 +363,7 @@ impl World {
         deps.extend(self.peer_authentications.take_changed().into_iter().map(Dep::PeerAuthentications));
         deps.extend(self.sidecars.take_changed().into_iter().map(Dep::Sidecars));
         deps.extend(self.secrets.take_changed().into_iter().map(Dep::Secret));
+        deps.extend(self.grants.take_changed().into_iter().map(Dep::Grants));
         deps.extend((!self.label_keys.take_changed().is_empty()).then_some(Dep::LabelKeys));
     }
 }
@@ -400,7 +405,7 @@ fn label_keys(intent: &Intent) -> BTreeSet<String> {
         }
         Intent::Sidecar(scope) => scope.selector.iter().for_each(add),
         Intent::Mesh(mesh) => keys.extend(label_names(&mesh.locality.failover_priority)),
-        Intent::PeerAuthentication(_) | Intent::Secret(_) => {}
+        Intent::PeerAuthentication(_) | Intent::Secret(_) | Intent::Grant(_) => {}
     }
     keys
 }

@@ -10,7 +10,7 @@ use super::{
     wire::{core, hcm as wire_hcm, listener, tls as wire_tls},
 };
 use crate::{
-    bind::{ChainKind, ListenerKind, ListenerPlan, ServerRef, TlsChain, View, complain},
+    bind::{ChainKind, ListenerKind, ListenerPlan, ServerRef, TlsChain, View, complain, permit_connections},
     intent::{Attachment, ServerTls, ServerTlsMode, TcpMatch},
     proxy::Proxy,
 };
@@ -153,11 +153,12 @@ impl<'w> Builder<'_, 'w> {
             ..Default::default()
         };
         for credential in settings.credentials.iter().map(|named| named.at(&view.audience.namespace)) {
-            if secret::usable(view, &credential).is_some() {
-                common.tls_certificate_sds_secret_configs.push(tls::served_secret(&secret::secret_name(&credential)));
+            if secret::usable(view, Some(&server.gateway.meta), &credential).is_some() {
+                let name = secret::secret_name(view, &credential);
+                common.tls_certificate_sds_secret_configs.push(tls::served_secret(&name));
             } else {
                 let text = format!(
-                    "secret {}/{} is missing or has no certificate and key; handshakes for its hosts fail",
+                    "secret {}/{} is missing, not permitted, or has no certificate and key; handshakes for its hosts fail",
                     credential.namespace, credential.name
                 );
                 self.complain_server(Severity::Error, "UNUSABLE_SECRET", server, ".tls.credentialName", text);
@@ -189,8 +190,9 @@ impl<'w> Builder<'_, 'w> {
         }
         let view = self.view;
         let mut named = settings.credentials.iter().map(|named| named.at(&view.audience.namespace));
-        if let Some(credential) = named.find(|credential| secret::usable_roots(view, credential).is_some()) {
-            return Some(tls::checked_by(extra, &secret::roots_name(&credential)));
+        let gateway = Some(&server.gateway.meta);
+        if let Some(credential) = named.find(|credential| secret::usable_roots(view, gateway, credential).is_some()) {
+            return Some(tls::checked_by(extra, &secret::roots_name(view, &credential)));
         }
         let text = "client certificates are asked for, but there are no roots to check them (ca.crt in the secret, or a secret NAME-cacert); handshakes fail";
         self.complain_server(Severity::Error, "NO_CLIENT_ROOTS", server, ".tls", text);
@@ -214,7 +216,9 @@ impl<'w> Builder<'_, 'w> {
                     if names.is_empty() {
                         continue;
                     }
-                    let filter = connection::to_backends(view, &rule.field, &rule.backends, port);
+                    let backends =
+                        permit_connections(view.reader, routes, &rule.field, &rule.backends, &mut Vec::new());
+                    let filter = connection::to_backends(view, &rule.field, &backends, port);
                     self.push(names, Some(filter), None, &chain.server);
                 }
             }
@@ -246,7 +250,7 @@ impl<'w> Builder<'_, 'w> {
         let mut bound =
             view.reader.gateway_routes(&name).filter(|routes| gateway_routes::attached(view, server, routes));
         let port = self.listener.port;
-        let rule = bound.find_map(|routes| {
+        let (routes, rule) = bound.find_map(|routes| {
             let hosts = gateway_routes::common_hosts(&server.server().hosts, routes);
             let fits = |m: &TcpMatch| in_force(m, &name, port);
             routes
@@ -254,8 +258,11 @@ impl<'w> Builder<'_, 'w> {
                 .iter()
                 .filter(|_| !hosts.is_empty())
                 .find(|rule| rule.matches.is_empty() || rule.matches.iter().any(fits))
+                .map(|rule| (routes, rule))
         })?;
-        Some(connection::to_backends(view, &rule.field, &rule.backends, port))
+        // What is wrong with the object is said where it is checked.
+        let backends = permit_connections(view.reader, routes, &rule.field, &rule.backends, &mut Vec::new());
+        Some(connection::to_backends(view, &rule.field, &backends, port))
     }
 
     /// Plain connections go by the first rule that fits; rules may be told apart by the address that was dialled.

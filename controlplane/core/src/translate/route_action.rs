@@ -7,7 +7,7 @@ use super::{
     wire::{core, cors, fault, fault_delay, matcher, previous_hosts, previous_priorities, protobuf, route, types},
 };
 use crate::{
-    bind::destination,
+    bind::{destination, is_refused},
     intent::{
         Abort, Algorithm, Cors, Fault, Fraction, HashKey, HeaderChanges, HeaderEdit, HttpAction, HttpBackend,
         HttpMatch, HttpRule, Mirror, PathRewrite, Redirect, RedirectPort, RetryPolicy, Rewrite, Target, TextMatch,
@@ -97,6 +97,10 @@ fn forward(
         }
         several => weighted(context, several),
     };
+    if used.iter().any(|backend| is_refused(&backend.destination)) {
+        use route::route_action::ClusterNotFoundResponseCode;
+        action.cluster_not_found_response_code = ClusterNotFoundResponseCode::InternalServerError.into();
+    }
     action.timeout = Some(duration(rule.timeout.unwrap_or(Duration::ZERO)));
     action.hash_policy = used.first().map(|first| hash_policy(context, &first.destination)).unwrap_or_default();
     action.retry_policy = retry(context, rule.retry.as_ref(), !action.hash_policy.is_empty());

@@ -2,8 +2,8 @@
 
 use super::{Resources, encode, pb, wire::tls};
 use crate::{
-    bind::{View, complain},
-    intent::{ClientTlsMode, NamedRef, ServerTlsMode, TlsSecret},
+    bind::{View, complain, may_hold},
+    intent::{ClientTlsMode, Gateway, Meta, NamedRef, ServerTlsMode, TlsSecret},
     stage::Reader,
 };
 use base64::Engine;
@@ -43,29 +43,36 @@ fn secret(name: &str, content: tls::secret::Type) -> Arc<Resource> {
     encode::resource(name, secret.encode_to_vec())
 }
 
-/// What a gateway's certificate is called on the wire.
-pub(super) fn secret_name(credential: &NamedRef) -> String {
-    format!("kubernetes://{}", credential.name)
+/// What a gateway's certificate is called on the wire, in Istio's words.
+pub(super) fn secret_name(view: View<'_, '_>, credential: &NamedRef) -> String {
+    if credential.namespace == view.audience.namespace {
+        format!("kubernetes://{}", credential.name)
+    } else {
+        format!("kubernetes-gateway://{}/{}", credential.namespace, credential.name)
+    }
 }
 
 /// What the roots that go with it are called.
-pub(super) fn roots_name(credential: &NamedRef) -> String {
-    format!("kubernetes://{}-cacert", credential.name)
+pub(super) fn roots_name(view: View<'_, '_>, credential: &NamedRef) -> String {
+    format!("{}-cacert", secret_name(view, credential))
 }
 
-/// The certificate that a gateway may use: only one of its own namespace, and only with its key.
-pub(super) fn usable<'w>(view: View<'_, 'w>, credential: &NamedRef) -> Option<&'w Arc<TlsSecret>> {
-    let own = credential.namespace == view.audience.namespace;
-    own.then(|| view.reader.secret(credential)).flatten().filter(|s| s.certificate.is_some() && s.key.is_some())
+/// The certificate that a gateway may use: one of its own namespace, or one that a grant lets it have; and only with its key.
+pub(super) fn usable<'w>(
+    view: View<'_, 'w>,
+    gateway: Option<&Meta>,
+    credential: &NamedRef,
+) -> Option<&'w Arc<TlsSecret>> {
+    let found = may_hold(view, gateway, credential).then(|| view.reader.secret(credential)).flatten();
+    found.filter(|s| s.certificate.is_some() && s.key.is_some())
 }
 
 /// The roots for client certificates: of the secret itself, or of the one named after it.
-pub(super) fn usable_roots<'w>(view: View<'_, 'w>, credential: &NamedRef) -> Option<&'w [u8]> {
-    if credential.namespace != view.audience.namespace {
-        return None;
-    }
+pub(super) fn usable_roots<'w>(view: View<'_, 'w>, gateway: Option<&Meta>, credential: &NamedRef) -> Option<&'w [u8]> {
     let beside = NamedRef { namespace: credential.namespace.clone(), name: format!("{}-cacert", credential.name) };
-    let of = |name: &NamedRef| view.reader.secret(name).and_then(|s| s.roots.as_deref());
+    let of = |name: &NamedRef| {
+        may_hold(view, gateway, name).then(|| view.reader.secret(name)).flatten().and_then(|s| s.roots.as_deref())
+    };
     of(credential).or_else(|| of(&beside))
 }
 
@@ -74,19 +81,20 @@ pub(super) fn usable_roots<'w>(view: View<'_, 'w>, credential: &NamedRef) -> Opt
 pub fn gateway_secrets(view: View<'_, '_>) -> Resources {
     let mut out = Resources::default();
     let mut secrets: BTreeMap<String, Arc<Resource>> = BTreeMap::new();
-    for credential in named_credentials(view, &mut out) {
-        if let Some(found) = usable(view, &credential) {
+    for (gateway, credential) in named_credentials(view, &mut out) {
+        let gateway = gateway.as_ref().map(|gateway| &gateway.meta);
+        if let Some(found) = usable(view, gateway, &credential) {
             let certificate = tls::TlsCertificate {
                 certificate_chain: found.certificate.as_deref().map(pb::inline),
                 private_key: found.key.as_deref().map(pb::inline),
                 ..Default::default()
             };
-            let name = secret_name(&credential);
+            let name = secret_name(view, &credential);
             secrets.insert(name.clone(), secret(&name, tls::secret::Type::TlsCertificate(certificate)));
         }
-        if let Some(pem) = usable_roots(view, &credential) {
+        if let Some(pem) = usable_roots(view, gateway, &credential) {
             let context = tls::CertificateValidationContext { trusted_ca: Some(pb::inline(pem)), ..Default::default() };
-            let name = roots_name(&credential);
+            let name = roots_name(view, &credential);
             secrets.insert(name.clone(), secret(&name, tls::secret::Type::ValidationContext(context)));
         }
     }
@@ -94,7 +102,7 @@ pub fn gateway_secrets(view: View<'_, '_>) -> Resources {
     out
 }
 
-fn named_credentials(view: View<'_, '_>, out: &mut Resources) -> Vec<NamedRef> {
+fn named_credentials(view: View<'_, '_>, out: &mut Resources) -> Vec<(Option<Arc<Gateway>>, NamedRef)> {
     let mut found = Vec::new();
     let Some(plan) = view.reader.plan(view.id) else { return found };
     for listener in &plan.listeners {
@@ -105,10 +113,12 @@ fn named_credentials(view: View<'_, '_>, out: &mut Resources) -> Vec<NamedRef> {
                 continue;
             };
             for credential in settings.credentials.iter().map(|named| named.at(&view.audience.namespace)) {
-                if credential.namespace != view.audience.namespace {
+                let gateway = &chain.server.gateway;
+                if !may_hold(view, Some(&gateway.meta), &credential) {
                     let text = format!(
-                        "secret {}/{} is in another namespace than the gateway's workload ({}); it is not given away",
-                        credential.namespace, credential.name, view.audience.namespace
+                        "secret {}/{} is in another namespace than the gateway ({}) or its workload ({}), and no \
+                         ReferenceGrant there permits both to have it; it is not given away",
+                        credential.namespace, credential.name, gateway.meta.namespace, view.audience.namespace
                     );
                     let field = format!("{}.tls.credentialName", server.field);
                     out.complaints.push(complain(
@@ -119,11 +129,11 @@ fn named_credentials(view: View<'_, '_>, out: &mut Resources) -> Vec<NamedRef> {
                         text,
                     ));
                 }
-                found.push(credential);
+                found.push((Some(gateway.clone()), credential));
             }
         }
     }
-    found.extend(client_credentials(view));
+    found.extend(client_credentials(view).into_iter().map(|credential| (None, credential)));
     found
 }
 

@@ -2,6 +2,7 @@
 
 mod filter;
 mod gateway;
+mod grant;
 mod parent;
 mod route;
 mod rule_match;
@@ -15,8 +16,8 @@ pub(crate) fn read(head: &Head, object: &Fields<'_>) -> Yield {
         "GRPCRoute" => route::read_http(head, object, rule_match::grpc),
         "TLSRoute" => route::read_tls(head, object),
         "TCPRoute" => route::read_tcp(head, object),
-        "GatewayClass" | "ReferenceGrant" => {
-            // Grants are for other namespaces' references, which are warned about where they stand.
+        "ReferenceGrant" => grant::read(head, object),
+        "GatewayClass" => {
             object.skip_rest();
             Yield::default()
         }

@@ -230,12 +230,6 @@ pub(crate) fn target(fields: &Fields<'_>, head: &Head) -> Option<Target> {
     let kind = fields.at("kind").map_or(Some('s'), |at| at.choose(&kinds))?;
     let name = fields.need("name")?;
     let namespace = own.unwrap_or_else(|| head.namespace.clone());
-    if namespace != head.namespace {
-        fields.at.warn(
-            code::NOT_IN_FORCE,
-            "a backend of another namespace needs a ReferenceGrant; grants are not checked yet",
-        );
-    }
     if port.is_none() && !fields.at.sink.refused() {
         fields.at.error(code::REQUIRED, "port is required: a service may have several");
     }

@@ -244,12 +244,15 @@ fn moment(name: &str) -> Result<Moment, String> {
 }
 
 fn address(name: &str) -> Option<Operator> {
+    if name == "UPSTREAM_HOST" {
+        // It has no forms for a part of it.
+        return Some(Operator::Address(Whose::UpstreamHost, Part::Whole));
+    }
     let (base, part) = match name.strip_suffix("_ADDRESS_WITHOUT_PORT") {
         Some(base) => (base, Part::Ip),
         None => match (name.strip_suffix("_ADDRESS"), name.strip_suffix("_PORT")) {
             (Some(base), _) => (base, Part::Whole),
             (_, Some(base)) => (base, Part::Port),
-            _ if name == "UPSTREAM_HOST" => (name, Part::Whole),
             _ => return None,
         },
     };
@@ -257,7 +260,6 @@ fn address(name: &str) -> Option<Operator> {
         "DOWNSTREAM_REMOTE" => Whose::Remote,
         "DOWNSTREAM_DIRECT_REMOTE" => Whose::DirectRemote,
         "DOWNSTREAM_LOCAL" | "DOWNSTREAM_DIRECT_LOCAL" => Whose::Local,
-        "UPSTREAM_HOST" => Whose::UpstreamHost,
         "UPSTREAM_LOCAL" => Whose::UpstreamLocal,
         "UPSTREAM_REMOTE" => Whose::UpstreamRemote,
         _ => return None,

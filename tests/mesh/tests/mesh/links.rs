@@ -61,7 +61,9 @@ fn differences(a: &Mesh, b: &Mesh) -> Vec<String> {
     let mut found = Vec::new();
     for (one, other) in a.proxies().zip(b.proxies()) {
         assert_eq!(one.name(), other.name());
-        let Config { generation: _, listeners, routes, clusters, loads, secrets } = &**one.config();
+        // Of scopes and runtime layers the control plane sends none.
+        let Config { generation: _, listeners, routes, clusters, loads, secrets, scopes: _, runtime: _ } =
+            &**one.config();
         let there = other.config();
         let mut names = Vec::new();
         unlike("listener", listeners, &there.listeners, &mut names);

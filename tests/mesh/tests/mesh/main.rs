@@ -4,8 +4,10 @@
 mod change;
 mod federation;
 mod gateways;
+mod grants;
 mod links;
 mod odd;
+mod operators;
 mod policy;
 mod routing;
 mod security;
