@@ -22,7 +22,7 @@ pub use request::{RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
 pub use scan::{Found, Scanner};
 pub use target::Target;
-pub use write::{Case, Chunk, LAST_CHUNK, RequestLine, chunk_start, request_head, response_head, trailers};
+pub use write::{Case, Chunk, LAST_CHUNK, More, RequestLine, chunk_start, request_head, response_head, trailers};
 
 /// What a reader of heads accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

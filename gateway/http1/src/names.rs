@@ -11,7 +11,12 @@ const LONGEST: usize = 64;
 
 /// Recent names.
 pub struct Names {
-    slots: Box<[Option<(Box<[u8]>, HeaderName)>]>,
+    slots: Box<[Option<Slot>]>,
+}
+
+struct Slot {
+    spelled: Box<[u8]>,
+    name: HeaderName,
 }
 
 impl std::fmt::Debug for Names {
@@ -39,13 +44,13 @@ impl Names {
             return HeaderName::from_bytes(raw).ok();
         }
         let slot = self.slots.get_mut(place(raw))?;
-        if let Some((spelled, name)) = slot
+        if let Some(Slot { spelled, name }) = slot
             && **spelled == *raw
         {
             return Some(name.clone());
         }
         let name = HeaderName::from_bytes(raw).ok()?;
-        *slot = Some((raw.into(), name.clone()));
+        *slot = Some(Slot { spelled: raw.into(), name: name.clone() });
         Some(name)
     }
 }

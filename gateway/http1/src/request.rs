@@ -91,8 +91,9 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], Version), Refusal> {
     let first = memchr(b' ', line).ok_or(bad)?;
     let (method, rest) = (&line[..first], &line[first + 1..]);
     let Some(second) = memchr(b' ', rest) else {
-        // HTTP/0.9 knew no version.
-        return Err(if rest.is_empty() { bad } else { Refusal::Version });
+        // HTTP/0.9 knew no version. Anything but a space between the words is none of its requests.
+        let words = [method, rest].iter().all(|w| !w.is_empty() && w.iter().all(|b| (0x21..0x7f).contains(b)));
+        return Err(if words { Refusal::Version } else { bad });
     };
     let (target, version) = (&rest[..second], &rest[second + 1..]);
     if method.is_empty() || target.is_empty() {

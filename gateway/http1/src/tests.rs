@@ -117,15 +117,16 @@ fn heads_are_written() {
     headers.insert("x-one", "1".parse().unwrap());
     headers.insert("content-length", "99".parse().unwrap());
     let mut out = Vec::new();
-    let line = RequestLine { method: "POST", target: "/p", host: "h" };
+    let line = RequestLine { method: "POST", target: "/p", host: "h", upgrade: "" };
     request_head(line, &headers, Framing::Length(10), Case::Lower, &mut out);
     assert_eq!(out, b"POST /p HTTP/1.1\r\nhost: h\r\nx-one: 1\r\ncontent-length: 10\r\n\r\n");
     out.clear();
     let status = StatusCode::NOT_FOUND;
-    response_head(Version::Http11, status, &headers, Framing::Chunked, Some("close"), Case::Proper, &mut out);
+    let more = More { connection: Some("close"), date: b"now" };
+    response_head(Version::Http11, status, &headers, Framing::Chunked, more, Case::Proper, &mut out);
     assert_eq!(
         std::str::from_utf8(&out).unwrap(),
-        "HTTP/1.1 404 Not Found\r\nX-One: 1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "HTTP/1.1 404 Not Found\r\nX-One: 1\r\nDate: now\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     for length in [1, 9, 15, 16, 255, 256, 65_536, usize::MAX] {
         let (line, size) = chunk_start(length);

@@ -28,6 +28,8 @@ pub struct RequestLine<'a> {
     pub target: &'a str,
     /// Host; empty: no such field.
     pub host: &'a str,
+    /// What the connection is to be upgraded to; empty: nothing.
+    pub upgrade: &'a str,
 }
 
 /// Appends a request's head. `framing`: what is said of the body; `Length(0)` is said, `None` says nothing. Fields that
@@ -42,19 +44,34 @@ pub fn request_head(line: RequestLine<'_>, headers: &HeaderMap, framing: Framing
         out.extend_from_slice(line.host.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    if !line.upgrade.is_empty() {
+        name("connection", case, out);
+        out.extend_from_slice(b"Upgrade\r\n");
+        name("upgrade", case, out);
+        out.extend_from_slice(line.upgrade.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     write_fields(headers, case, out);
     frame(framing, case, out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the status line and fields of a response, and `connection` where it is given, for the caller to add more
-/// fields; `framing` as in [`request_head`]. The empty line is written too.
+/// Fields of a response that its headers lack.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct More<'a> {
+    /// `connection`.
+    pub connection: Option<&'a str>,
+    /// `date`; empty: none.
+    pub date: &'a [u8],
+}
+
+/// Appends a response's head; `framing` as in [`request_head`].
 pub fn response_head(
     version: Version,
     status: StatusCode,
     headers: &HeaderMap,
     framing: Framing,
-    connection: Option<&str>,
+    more: More<'_>,
     case: Case,
     out: &mut Vec<u8>,
 ) {
@@ -67,7 +84,12 @@ pub fn response_head(
     out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
     out.extend_from_slice(b"\r\n");
     write_fields(headers, case, out);
-    if let Some(connection) = connection {
+    if !more.date.is_empty() {
+        name("date", case, out);
+        out.extend_from_slice(more.date);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(connection) = more.connection {
         name("connection", case, out);
         out.extend_from_slice(connection.as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -138,9 +160,9 @@ pub type Chunk = ([u8; 18], usize);
 pub fn chunk_start(length: usize) -> Chunk {
     let mut line = [0; 18];
     let digits = ((usize::BITS - length.leading_zeros()).div_ceil(4) as usize).max(1);
-    for at in 0..digits {
+    for (at, place) in line.iter_mut().take(digits).enumerate() {
         let digit = (length >> (4 * (digits - 1 - at))) & 15;
-        line[at] = b"0123456789abcdef"[digit];
+        *place = b"0123456789abcdef"[digit];
     }
     line[digits] = b'\r';
     line[digits + 1] = b'\n';

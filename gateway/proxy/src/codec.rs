@@ -3,18 +3,19 @@
 //! Owns the types that the HTTP layer and the pools use instead of a codec's own. Every version is one arm of a closed
 //! enum, so nothing on a request's path is boxed behind a trait. Never decides what a request means.
 
+pub(crate) mod http1;
 mod http3;
 mod hyper;
 mod watched;
 
+pub(crate) use self::hyper::{Executor, classify, serve_http2};
 pub(crate) use http3::serve as serve_http3;
-pub(crate) use self::hyper::{Executor, classify, serve_http1, serve_http2};
 pub(crate) use watched::Watched;
 
 use crate::net::stream::Stream;
 use ::hyper::{body::Incoming as HyperBody, upgrade::OnUpgrade};
 use bytes::Bytes;
-use http::{HeaderValue, uri::PathAndQuery};
+use http::{HeaderMap, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -22,7 +23,10 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
 use tombolo_gateway_core::{failure::Failure, head::Head};
 
 /// One request, as a server's codec yields it.
@@ -42,20 +46,44 @@ pub(crate) struct Arrived {
 pub(crate) struct Original {
     /// Path with query.
     pub(crate) path: Option<PathAndQuery>,
-    /// Host header, where there was one.
-    pub(crate) host: Option<HeaderValue>,
 }
 
 /// The body of a message that comes in, of either side.
 pub(crate) enum Incoming {
     /// There is none.
     Empty,
+    /// All of it is here.
+    Full(Option<Bytes>),
+    /// Of an HTTP/1 request.
+    Http1Server(http1::ServerBody),
+    /// Of an HTTP/1 response.
+    Http1Client(http1::ClientBody),
     /// Read by hyper.
     Hyper(HyperBody),
     /// Any of these, changed by filters on its way.
     Filtered(Box<crate::http::filters::Filtered>),
     /// Of an HTTP/3 stream.
     Http3(Box<http3::Body>),
+}
+
+impl Incoming {
+    /// The upstream asked for the body with a 100 (Continue): its sender is told so, where it waits for that.
+    pub(crate) fn proceed(&self, headers: &HeaderMap) {
+        match self {
+            Self::Http1Server(body) => body.proceed(headers),
+            Self::Filtered(body) => body.inner().proceed(headers),
+            _ => {}
+        }
+    }
+
+    /// Moves what flows the other way while nobody asks for this body.
+    pub(crate) fn poll_pump(&self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http1Client(body) => body.poll_pump(cx),
+            Self::Filtered(body) => body.inner().poll_pump(cx),
+            _ => {}
+        }
+    }
 }
 
 /// Why a message ended before its end.
@@ -91,6 +119,9 @@ impl http_body::Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Http1Server(body) => body.poll(cx),
+            Self::Http1Client(body) => body.poll(cx),
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|error| self::hyper::broken(&error)),
             Self::Filtered(body) => body.poll(cx),
             Self::Http3(body) => body.poll_frame(cx),
@@ -100,6 +131,9 @@ impl http_body::Body for Incoming {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Full(data) => data.is_none(),
+            Self::Http1Server(body) => body.is_over(),
+            Self::Http1Client(body) => body.is_over(),
             Self::Hyper(body) => body.is_end_stream(),
             Self::Filtered(body) => body.is_end_stream(),
             Self::Http3(body) => body.is_end_stream(),
@@ -109,6 +143,9 @@ impl http_body::Body for Incoming {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Http1Server(body) => body.size_hint(),
+            Self::Http1Client(body) => body.size_hint(),
             Self::Hyper(body) => body.size_hint(),
             Self::Filtered(body) => body.size_hint(),
             Self::Http3(body) => body.size_hint(),
@@ -118,6 +155,10 @@ impl http_body::Body for Incoming {
 
 /// A connection or stream that is to stop being HTTP.
 pub(crate) enum Upgrade {
+    /// When the head that announces it was written.
+    Later(oneshot::Receiver<Tunnel>),
+    /// At once.
+    Now(Option<Tunnel>),
     /// Under hyper.
     Hyper(OnUpgrade),
     /// An HTTP/3 stream.
@@ -128,7 +169,10 @@ impl Future for Upgrade {
     type Output = io::Result<Tunnel>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Tunnel>> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
         match self.get_mut() {
+            Self::Later(tunnel) => Pin::new(tunnel).poll(cx).map_err(|_| gone()),
+            Self::Now(tunnel) => Poll::Ready(tunnel.take().ok_or_else(gone)),
             Self::Hyper(upgrade) => Pin::new(upgrade)
                 .poll(cx)
                 .map(|done| done.map(|io| Tunnel::Hyper(TokioIo::new(io))).map_err(io::Error::other)),
@@ -143,6 +187,15 @@ impl Future for Upgrade {
 pub(crate) enum Tunnel {
     /// Under hyper.
     Hyper(TokioIo<::hyper::upgrade::Upgraded>),
+    /// A client's connection, whose task waits for the end of the tunnel.
+    Client {
+        /// The connection.
+        stream: Box<Stream>,
+        /// Dropped with the tunnel.
+        _over: oneshot::Sender<()>,
+    },
+    /// A connection to an upstream.
+    Upstream(Box<Stream>),
     /// An HTTP/3 stream.
     Http3(Box<http3::Stream>),
     /// A connection of its own.
@@ -154,6 +207,7 @@ macro_rules! each {
     ($self:ident, $t:ident => $call:expr) => {
         match $self.get_mut() {
             Tunnel::Hyper($t) => $call,
+            Tunnel::Client { stream: $t, .. } | Tunnel::Upstream($t) => $call,
             Tunnel::Http3($t) => $call,
             Tunnel::Stream($t) => $call,
         }
@@ -182,6 +236,7 @@ impl AsyncWrite for Tunnel {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Hyper(t) => t.is_write_vectored(),
+            Self::Client { stream: t, .. } | Self::Upstream(t) => t.is_write_vectored(),
             Self::Http3(t) => t.is_write_vectored(),
             Self::Stream(t) => t.is_write_vectored(),
         }

@@ -11,8 +11,9 @@ mod forward;
 pub(crate) mod handle;
 mod logs;
 mod mirror;
-mod reply;
+pub(crate) mod reply;
 pub(crate) mod response;
+mod send;
 mod tries;
 pub(crate) mod tunnel;
 
@@ -48,13 +49,12 @@ pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, stream: Stream) {
     };
     handle.settle(&inbound.chain, limits);
     let Some((http2, stream)) = version(&hcm, stream, &handle).await else { return };
-    let io = Watched::new(stream, &handle, if http2 { Duration::ZERO } else { hcm.timeouts.delayed_close });
     let Inbound { worker, listener, chain, info, entered } = inbound;
     let downstream = Downstream::new(worker, listener, chain, hcm, info, handle.clone(), http2);
     if http2 {
-        codec::serve_http2(&downstream, io).await;
+        codec::serve_http2(&downstream, Watched::new(stream, &handle, Duration::ZERO)).await;
     } else {
-        codec::serve_http1(&downstream, io).await;
+        codec::http1::serve(&downstream, stream).await;
     }
     drop(entered);
 }

@@ -12,11 +12,7 @@ use crate::{
     listen::{Handle, Signal},
 };
 use http::{Method, Request, Response, Version};
-use hyper::{
-    body::Incoming as HyperBody,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{body::Incoming as HyperBody, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     pin::{Pin, pin},
@@ -52,21 +48,6 @@ async fn drive<C: Future>(handle: &Handle, connection: C, graceful: impl Fn(Pin<
         connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
-}
-
-/// Serves HTTP/1 until the connection ends.
-pub(crate) async fn serve_http1(downstream: &Rc<Downstream>, io: Watched) {
-    let limits = &downstream.hcm.limits;
-    let service = service_fn(|request: Request<HyperBody>| serve(downstream.clone(), request));
-    let mut builder = http1::Builder::new();
-    builder
-        .header_read_timeout(None)
-        .max_headers(usize::try_from(limits.headers).unwrap_or(100))
-        .max_header_size(usize::try_from(limits.headers_kb).unwrap_or(60) * 1024)
-        .writev(true)
-        .half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    drive(&downstream.handle, connection, |c| c.graceful_shutdown()).await;
 }
 
 /// Serves HTTP/2 until the connection ends.

@@ -144,6 +144,11 @@ impl Source {
         !self.failed() && (self.kept.is_some() || self.bytes == 0)
     }
 
+    /// The upstream asked for the body with a 100 (Continue).
+    pub(crate) fn proceed(&self, headers: &http::HeaderMap) {
+        self.incoming.proceed(headers);
+    }
+
     /// When something was last read.
     pub(crate) fn last_read(&self) -> std::time::Instant {
         self.last_read

@@ -6,7 +6,7 @@ use super::body::Body;
 use crate::codec::Original;
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Uri, Version, header,
+    HeaderMap, Method, Request, Uri, Version, header,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme as UriScheme},
 };
@@ -37,7 +37,7 @@ pub(crate) fn head(parts: Parts, scheme: Scheme, asked: Option<&str>) -> (Head, 
         None => "/".to_owned(),
     };
     let head = Head { method, scheme, authority, path: text, protocol, upgrade, headers };
-    (head, Original { path, host })
+    (head, Original { path })
 }
 
 /// What a request asks to be upgraded to; empty for nothing.
@@ -54,54 +54,27 @@ fn upgrade(method: &Method, headers: &HeaderMap, asked: Option<&str>, protocol: 
     if nominated { kind.to_owned() } else { String::new() }
 }
 
-/// How a request is written to an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-}
-
-/// The request for an upstream; `None` when the head cannot be written (a path or host that is no URI).
+/// The request for an HTTP/2 upstream; `None` when the head cannot be written (a path or host that is no URI).
 pub(crate) fn request(
     head: &Head,
     original: Option<&Original>,
     headers: HeaderMap,
-    form: Form,
     body: Body,
 ) -> Option<Request<Body>> {
-    let path = path(head, original)?;
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.headers_mut() = headers;
-    let connect = head.method == Method::CONNECT;
-    match form {
-        Form::Http1 => {
-            *request.version_mut() = Version::HTTP_11;
-            if !head.authority.is_empty() {
-                let host = original.and_then(|o| o.host.as_ref()).filter(|h| h.as_bytes() == head.authority.as_bytes());
-                let host = host.cloned().or_else(|| {
-                    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok()
-                })?;
-                request.headers_mut().insert(header::HOST, host);
-            }
-            *request.uri_mut() = if connect { Uri::from(authority(head)?) } else { Uri::from(path) };
-        }
-        Form::Http2 => {
-            *request.version_mut() = Version::HTTP_2;
-            let mut parts = http::uri::Parts::default();
-            if !(connect && head.path.is_empty()) {
-                parts.scheme = Some(match head.scheme {
-                    Scheme::Http => UriScheme::HTTP,
-                    Scheme::Https => UriScheme::HTTPS,
-                });
-                parts.path_and_query = Some(path);
-            }
-            parts.authority = Some(authority(head)?);
-            *request.uri_mut() = Uri::from_parts(parts).ok()?;
-        }
+    *request.version_mut() = Version::HTTP_2;
+    let mut parts = http::uri::Parts::default();
+    if !(head.method == Method::CONNECT && head.path.is_empty()) {
+        parts.scheme = Some(match head.scheme {
+            Scheme::Http => UriScheme::HTTP,
+            Scheme::Https => UriScheme::HTTPS,
+        });
+        parts.path_and_query = Some(path(head, original)?);
     }
+    parts.authority = Some(authority(head)?);
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
     Some(request)
 }
 
@@ -117,21 +90,6 @@ fn path(head: &Head, original: Option<&Original>) -> Option<PathAndQuery> {
 
 fn authority(head: &Head) -> Option<Authority> {
     Authority::from_maybe_shared(Bytes::copy_from_slice(head.authority.as_bytes())).ok()
-}
-
-/// Adds what only an HTTP/1.1 upstream needs: the words that ask for an upgrade, and an explicit length where a body could
-/// be expected and there is none.
-pub(crate) fn complete_http1(head: &Head, tunnel: bool, has_body: bool, headers: &mut HeaderMap) {
-    if tunnel {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        if let Ok(kind) = HeaderValue::from_str(&head.upgrade) {
-            headers.insert(header::UPGRADE, kind);
-        }
-    }
-    let bodiless = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT);
-    if !bodiless && !has_body && !headers.contains_key(header::CONTENT_LENGTH) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
 }
 
 #[cfg(test)]
@@ -169,11 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_written_in_both_forms() {
+    fn requests_are_written_for_http2() {
         let head = parse("GET", "/x?y", &[("host", "a:1"), ("k", "v")]);
-        let one = request(&head, None, head.headers.clone(), Form::Http1, Body::Empty).unwrap();
-        assert_eq!((one.uri().to_string().as_str(), one.headers()["host"].to_str().unwrap()), ("/x?y", "a:1"));
-        let two = request(&head, None, head.headers.clone(), Form::Http2, Body::Empty).unwrap();
+        let two = request(&head, None, head.headers.clone(), Body::Empty).unwrap();
         assert_eq!(two.uri().to_string(), "http://a:1/x?y");
         assert!(!two.headers().contains_key("host"));
     }

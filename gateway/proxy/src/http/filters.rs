@@ -204,6 +204,11 @@ impl Filtered {
         Broken { failure: Failure::new(self.fault), malformed: true }
     }
 
+    /// The body that is changed.
+    pub(crate) fn inner(&self) -> &Incoming {
+        &self.inner
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
         self.state == State::Over && self.input.is_empty()
     }

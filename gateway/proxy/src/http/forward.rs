@@ -108,7 +108,7 @@ pub(crate) async fn forward(
         }
     };
     exchange.facts.borrow_mut().source.clone_from(&source);
-    mirror::send(exchange, &forward, &head, source.as_ref());
+    mirror::copies(exchange, &forward, &head, source.as_ref());
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
         return Ok(Passed::Done(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await));
     }
@@ -271,6 +271,18 @@ fn respond(
         held.release(done && incoming.is_end_stream());
         return Response::from_parts(parts, Outgoing::Empty);
     }
+    let incoming = match incoming {
+        Incoming::Full(Some(data)) if forward.response_kbps.is_none() => {
+            // Nothing of it is still to come: what it occupies is given back before it is written.
+            let done = exchange.facts.borrow().source.as_ref().is_none_or(|s| s.borrow().ended());
+            exchange.add_sent(data.len());
+            exchange.facts.borrow_mut().times.upstream_receive_end = Some(exchange.micros());
+            exchange.finish();
+            held.release(done);
+            return Response::from_parts(parts, Outgoing::Full(Some(data)));
+        }
+        other => other,
+    };
     let clocks = Clocks {
         global: after.until,
         idle: forward.timeouts.idle,

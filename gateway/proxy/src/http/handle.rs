@@ -24,44 +24,6 @@ use tombolo_gateway_core::{
     time::Random,
 };
 
-/// Methods that an HTTP/1 client may use unless any may be: those that are registered and older friends.
-const METHODS: [&str; 34] = [
-    "ACL",
-    "BIND",
-    "CHECKOUT",
-    "CONNECT",
-    "COPY",
-    "DELETE",
-    "GET",
-    "HEAD",
-    "LINK",
-    "LOCK",
-    "MERGE",
-    "MKACTIVITY",
-    "MKCALENDAR",
-    "MKCOL",
-    "MOVE",
-    "MSEARCH",
-    "NOTIFY",
-    "OPTIONS",
-    "PATCH",
-    "POST",
-    "PROPFIND",
-    "PROPPATCH",
-    "PURGE",
-    "PUT",
-    "REBIND",
-    "REPORT",
-    "SEARCH",
-    "SOURCE",
-    "SUBSCRIBE",
-    "TRACE",
-    "UNBIND",
-    "UNLINK",
-    "UNLOCK",
-    "UNSUBSCRIBE",
-];
-
 /// There is nobody to answer, or nothing may be said: the codec resets the stream or closes the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the exchange ended without a response")]
@@ -157,33 +119,6 @@ async fn answered(exchange: &Rc<Exchange>, head: Head, answer: Reply) -> Respons
 
 /// What the codec lets through and the connection manager does not.
 fn refused(downstream: &Downstream, head: &Head) -> Option<Kind> {
-    if head.protocol == Protocol::Http10 && !downstream.hcm.http1.accept_http_10 {
-        return Some(Kind::VersionTooLow);
-    }
-    if !downstream.http2
-        && let Some(kind) = refused_framing(downstream, head)
-    {
-        return Some(kind);
-    }
-    if head.authority.is_empty() && head.protocol != Protocol::Http10 {
-        return Some(Kind::MissingHost);
-    }
-    None
-}
-
-/// Framing that two parties could read in two ways is refused, whatever the codec made of it.
-fn refused_framing(downstream: &Downstream, head: &Head) -> Option<Kind> {
-    if !downstream.hcm.http1.allow_custom_methods && !METHODS.contains(&head.method.as_str()) {
-        return Some(Kind::MalformedRequest);
-    }
-    let mut codings = head.headers.get_all(http::header::TRANSFER_ENCODING).iter();
-    if let Some(first) = codings.next()
-        && (codings.next().is_some() || !first.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Some(Kind::UnsupportedTransferEncoding);
-    }
-    if head.headers.get_all(http::header::CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Some(Kind::MalformedRequest);
-    }
-    None
+    let named = head.protocol == Protocol::Http10 && downstream.hcm.http1.default_host.is_some();
+    (head.authority.is_empty() && !named).then_some(Kind::MissingHost)
 }

@@ -5,8 +5,8 @@
 
 use super::{
     body::{Body, SharedSource},
-    convert::{self, Form},
     exchange::Exchange,
+    send,
 };
 use crate::{drain::Guard, upstream::cluster::Wish};
 use http::HeaderValue;
@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const LAG: usize = 256 * 1024;
 
 /// Sends the copies that a decision asks for.
-pub(crate) fn send(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, source: Option<&SharedSource>) {
+pub(crate) fn copies(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, source: Option<&SharedSource>) {
     for (index, cluster) in &forward.copies {
         let Some(mirror) = usize::try_from(*index).ok().and_then(|at| forward.mirrors().get(at)) else { continue };
         let body = source.map_or(Body::Empty, |source| source.borrow_mut().copy(LAG));
@@ -79,9 +79,8 @@ async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: He
         http1_only: false,
     };
     let Ok(mut lease) = endpoint.lease(&worker.around, &live, &upstream, &wish).await else { return };
-    let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
-    let Some(request) = convert::request(&head, None, head.headers.clone(), form, body) else { return };
-    if let Ok(response) = lease.send(request).await {
+    let request = send::Request { head: &head, original: None, tunnel: false, proceed: None };
+    if let Ok(response) = send::send(&mut lease, request, body).await {
         let mut body = response.into_body();
         while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}
         lease.give_back();

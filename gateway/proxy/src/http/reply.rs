@@ -2,7 +2,11 @@
 //!
 //! Owns their form: plain text for everybody, a status in headers for gRPC. What is said comes from the core.
 
-use super::{exchange::Exchange, filters, response::Outgoing};
+use super::{
+    exchange::{Downstream, Exchange},
+    filters,
+    response::Outgoing,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use std::{borrow::Cow, rc::Rc, sync::atomic::Ordering};
@@ -88,6 +92,11 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The answer to what is no request.
+pub(crate) fn unread(downstream: &Rc<Downstream>, refused: Failure) -> Response<Outgoing> {
+    failure(&Exchange::begin(downstream), refused, 0)
 }
 
 /// The answer to a failure of forwarding.

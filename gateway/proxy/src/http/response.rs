@@ -253,6 +253,15 @@ pub(crate) fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
+impl Outgoing {
+    /// Moves what is left of the request while the client takes nothing of the response.
+    pub(crate) fn poll_pump(&self, cx: &mut Context<'_>) {
+        if let Self::Stream(streaming) = self {
+            streaming.incoming.poll_pump(cx);
+        }
+    }
+}
+
 impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;

@@ -5,8 +5,8 @@
 
 use super::{
     body::{Body, Reader, SharedSource},
-    convert::{self, Form},
     exchange::Exchange,
+    send,
 };
 use crate::{
     clock,
@@ -35,7 +35,7 @@ use tombolo_gateway_core::{
     config::{Discovery, TransportSocket as Transport},
     decision::{Forward, UpgradePlan},
     failure::{Failure, Flags, Kind},
-    forward::stamp_attempt,
+    forward::{finish_response, stamp_attempt},
     head::{Head, Name},
     outlier::Outcome,
     route::header_matches_in,
@@ -270,8 +270,7 @@ async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Rc<Endp
     match &ask.upstream.cluster.discovery {
         Discovery::DynamicForwardProxy(settings) => {
             let host = ask.forward.forward_host.as_deref().unwrap_or(&ask.head.authority);
-            let secure =
-                matches!(ask.upstream.cluster.transport, Transport::Tls(_) | Transport::Quic(_));
+            let secure = matches!(ask.upstream.cluster.transport, Transport::Tls(_) | Transport::Quic(_));
             let (name, port) = split_port(host, if secure { 443 } else { 80 });
             let found = worker.resolver.resolve(name, settings.dns.family).await?;
             let address = std::net::SocketAddr::new(*found.first()?, port);
@@ -309,8 +308,25 @@ fn split_port(host: &str, default: u16) -> (&str, u16) {
     }
 }
 
+impl Ask<'_> {
+    /// The upstream wants the body: so is the client told.
+    fn proceed(&self, headers: &mut HeaderMap) {
+        finish_response(&self.exchange.downstream.hcm, Some(self.head), false, headers);
+        headers.remove(http::header::SERVER);
+        headers.remove(http::header::VIA);
+        if let Some(source) = self.source {
+            source.borrow().proceed(headers);
+        }
+    }
+}
+
 /// One try, from a connection to the head of the response.
-async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<Cell<bool>>) -> Result<Box<Got>, Lost> {
+async fn one_try(
+    ask: &Ask<'_>,
+    endpoint: Rc<Endpoint>,
+    mut head: Head,
+    opened: Rc<Cell<bool>>,
+) -> Result<Box<Got>, Lost> {
     let downstream = &ask.exchange.downstream;
     let breakers = ask.upstream.breakers(ask.forward.priority);
     let unsent = |failure| Lost { failure, sent: false, reused: false };
@@ -330,21 +346,18 @@ async fn one_try(ask: &Ask<'_>, endpoint: Rc<Endpoint>, head: Head, opened: Rc<C
         let mut lease =
             endpoint.lease(&downstream.worker.around, ask.live, &ask.upstream, &wish).await.map_err(unsent)?;
         opened.set(true);
-        let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
-        let mut headers = head.headers.clone();
-        ask.exchange.tell(lease.conn.end.as_ref(), &mut headers);
-        if form == Form::Http1 {
-            convert::complete_http1(&head, tunnel, ask.source.is_some(), &mut headers);
-        }
         let body = ask.source.map_or(Body::Empty, |source| {
-            let trailers = form == Form::Http2 || ask.upstream.cluster.http.http1.enable_trailers;
+            let trailers = lease.is_http2() || ask.upstream.cluster.http.http1.enable_trailers;
             Body::Client(Reader::new(source, trailers))
         });
-        let Some(request) = convert::request(&head, Some(ask.original), headers, form, body) else {
-            return Err(unsent(Failure::new(Kind::LocalReset)));
-        };
+        ask.exchange.tell(lease.conn.end.as_ref(), &mut head.headers);
         ask.exchange.facts.borrow_mut().conn = Some(lease.conn.clone());
-        match lease.send(request).await {
+        let proceed = |mut headers: HeaderMap| ask.proceed(&mut headers);
+        let proceed: Option<&dyn Fn(HeaderMap)> =
+            if downstream.hcm.proxy_100_continue && ask.source.is_some() { Some(&proceed) } else { None };
+        let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass);
+        let request = send::Request { head: &head, original: Some(ask.original), tunnel, proceed };
+        match send::send(&mut lease, request, body).await {
             Ok(response) => {
                 return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit }));
             }

@@ -1,18 +1,21 @@
 //! The connections of one worker to one endpoint over one transport.
 //!
 //! Owns idle HTTP/1 connections (last used, first taken), HTTP/2 connections with their streams, and the requests that
-//! wait for either. Never decides whether a request is tried again. Connections are driven by tasks of the worker; a
-//! connection that ends takes itself out of the books.
+//! wait for either. Never decides whether a request is tried again. HTTP/1 connections are driven by whoever leases them,
+//! HTTP/2 connections by tasks of the worker; a connection that ends takes itself out of the books.
 
 use super::connect::{self, Target};
 use crate::{
-    codec::{self, Executor, Incoming, SendError, Upgrade},
+    codec::{
+        self, Executor, Incoming, SendError, Upgrade,
+        http1::{Client, Outbound},
+    },
     http::body::Body,
     net::stream::Stream,
     telemetry::ends::OtherEnd,
 };
 use http::{Request, Response};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     cell::{Cell, RefCell},
@@ -28,6 +31,7 @@ use tombolo_gateway_core::{
     config::Http2Settings,
     failure::{Failure, Kind},
 };
+use tombolo_gateway_http1::{Case, Rules};
 
 /// HTTP/2 windows when nothing is configured: enough for a fast local network, bounded against a slow reader.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -63,6 +67,8 @@ pub(crate) struct Settings {
     pub(crate) max_headers: usize,
     /// Bytes of a response's head at most.
     pub(crate) max_head: usize,
+    /// Names as `Proper-Case` in HTTP/1.
+    pub(crate) proper_case: bool,
 }
 
 /// One connection, as everybody who uses it sees it.
@@ -90,7 +96,7 @@ pub(crate) struct Conn {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Body>),
+    Http1(Rc<Client>),
     Http2(http2::SendRequest<Body>),
 }
 
@@ -106,7 +112,7 @@ pub(crate) struct Lease {
 
 struct Idle {
     conn: Rc<Conn>,
-    sender: http1::SendRequest<Body>,
+    sender: Rc<Client>,
     since: Instant,
 }
 
@@ -163,13 +169,6 @@ impl Pool {
         if let Some(lease) = self.ready() {
             return Ok(lease);
         }
-        if !self.idle.borrow().is_empty() {
-            // One is there whose task has not yet noticed that its last response is over: let it run.
-            tokio::task::yield_now().await;
-            if let Some(lease) = self.ready() {
-                return Ok(lease);
-            }
-        }
         let Some(_pending) = self.breakers.acquire(Resource::Pending) else {
             return Err(Failure::new(Kind::Overflow));
         };
@@ -188,20 +187,13 @@ impl Pool {
     }
 
     fn ready_http1(self: &Rc<Self>) -> Option<Lease> {
-        let mut idle = self.idle.borrow_mut();
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            let entry = idle.get(at)?;
-            if entry.sender.is_closed() || entry.conn.retired.get() {
-                idle.remove(at);
-            } else if entry.sender.is_ready() {
-                let Idle { conn, sender, .. } = idle.remove(at)?;
+        loop {
+            let Idle { conn, sender, .. } = self.idle.borrow_mut().pop_back()?;
+            if !conn.retired.get() && sender.is_alive() {
                 return Some(self.lend(conn, Sender::Http1(sender), true));
             }
-            // Neither: its task has not yet noticed that the last response is over. Another one may serve meanwhile.
+            // Closed while it was idle, or it said something that nobody asked for.
         }
-        None
     }
 
     fn ready_http2(self: &Rc<Self>) -> Option<Lease> {
@@ -317,14 +309,24 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant) {
         let limit = self.settings.idle;
         let expired = |entry: &Idle| limit.is_some_and(|limit| now.saturating_duration_since(entry.since) >= limit);
-        self.idle.borrow_mut().retain(|entry| !entry.sender.is_closed() && !expired(entry));
+        let mut gone = Vec::new();
+        self.idle.borrow_mut().retain(|entry| {
+            let stays = !expired(entry) && entry.sender.is_alive();
+            if !stays {
+                gone.push(entry.sender.clone());
+            }
+            stays
+        });
+        // Outside of the borrow: a connection that ends looks after those who wait.
+        drop(gone);
         self.shared.borrow_mut().retain(|(_, sender)| !sender.is_closed());
     }
 
     /// Takes no new request and lets go of idle connections; requests under way go on.
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        self.idle.borrow_mut().clear();
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        drop(idle);
         self.shared.borrow_mut().clear();
         self.waiting.borrow_mut().clear();
     }
@@ -335,56 +337,83 @@ impl Pool {
     }
 }
 
-/// Opens one connection for a pool and keeps it in the pool's books until it ends.
+/// Takes a connection out of the books when it ends.
+pub(crate) struct Books {
+    pool: Weak<Pool>,
+    watch: Rc<dyn Watch>,
+    conn: Rc<Conn>,
+    permit: Option<Permit>,
+}
+
+impl Drop for Books {
+    fn drop(&mut self) {
+        self.conn.retired.set(true);
+        self.watch.closed();
+        self.permit = None;
+        if let Some(pool) = self.pool.upgrade() {
+            pool.open.set(pool.open.get().saturating_sub(1));
+            if !pool.waiting.borrow().is_empty() {
+                pool.connect_if_needed();
+            }
+        }
+    }
+}
+
+/// Opens one connection for a pool and enters it into the pool's books.
 async fn open(pool: Rc<Pool>, permit: Permit) {
     let outcome = connect(&pool).await;
     pool.connecting.set(pool.connecting.get().saturating_sub(1));
-    let Connected { conn, driver, sender } = match outcome {
+    let (conn, stream, http2) = match outcome {
         Ok(connected) => connected,
         Err(failure) => {
             drop(permit);
-            pool.watch.failed();
-            if pool.settings.version == Version::Http1 {
-                pool.fail_one(failure);
-            } else {
-                // All of them waited for this one connection.
-                let waiting = pool.waiting.borrow().len();
-                for _ in 0..waiting {
-                    pool.fail_one(failure.clone());
-                }
-            }
-            pool.connect_if_needed();
-            return;
+            return failed(&pool, &failure);
         }
     };
     pool.open.set(pool.open.get() + 1);
     pool.watch.opened();
-    pool.hand_fresh(&conn, sender);
+    let books =
+        Books { pool: Rc::downgrade(&pool), watch: pool.watch.clone(), conn: conn.clone(), permit: Some(permit) };
+    if http2 {
+        return open_http2(pool, conn, stream, books).await;
+    }
+    let rules = Rules { max_bytes: pool.settings.max_head, max_fields: pool.settings.max_headers, ..Rules::STRICT };
+    let case = if pool.settings.proper_case { Case::Proper } else { Case::Lower };
+    let client = Client::new(stream, rules, case, books);
+    pool.hand_fresh(&conn, Sender::Http1(client));
     pool.hand_over();
     pool.connect_if_needed();
-    let weak = Rc::downgrade(&pool);
-    let watch = pool.watch.clone();
-    drop(pool);
-    driver.await;
-    conn.retired.set(true);
-    watch.closed();
-    drop(permit);
-    if let Some(pool) = weak.upgrade() {
-        pool.open.set(pool.open.get().saturating_sub(1));
-        pool.connect_if_needed();
+}
+
+/// Nobody gets a connection; whoever waited for this one is told.
+fn failed(pool: &Rc<Pool>, failure: &Failure) {
+    pool.watch.failed();
+    // With HTTP/2 all of them waited for this one connection.
+    let told = if pool.settings.version == Version::Http1 { 1 } else { pool.waiting.borrow().len() };
+    for _ in 0..told {
+        pool.fail_one(failure.clone());
     }
+    pool.connect_if_needed();
 }
 
-type Driver = std::pin::Pin<Box<dyn Future<Output = ()>>>;
-
-/// A connection that was just opened.
-struct Connected {
-    conn: Rc<Conn>,
-    driver: Driver,
-    sender: Sender,
+async fn open_http2(pool: Rc<Pool>, conn: Rc<Conn>, stream: Stream, books: Books) {
+    let (sender, connection) = match http2_builder(&pool.settings).handshake(TokioIo::new(stream)).await {
+        Ok(spoken) => spoken,
+        Err(error) => {
+            let failure = Failure::new(Kind::ConnectFailure).with_reason(error.to_string());
+            return failed(&pool, &failure);
+        }
+    };
+    pool.hand_fresh(&conn, Sender::Http2(sender));
+    pool.hand_over();
+    pool.connect_if_needed();
+    drop(pool);
+    drive_http2(connection, conn).await;
+    drop(books);
 }
 
-async fn connect(pool: &Rc<Pool>) -> Result<Connected, Failure> {
+/// A connection, and whether it is to speak HTTP/2.
+async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Stream, bool), Failure> {
     let stream = connect::open(&pool.target).await?;
     let http2 = match pool.settings.version {
         Version::Http1 => false,
@@ -395,28 +424,16 @@ async fn connect(pool: &Rc<Pool>) -> Result<Connected, Failure> {
     let conn = Rc::new(Conn {
         local: stream.tcp().and_then(|s| s.local_addr().ok()),
         remote: stream.tcp().and_then(|s| s.peer_addr().ok()),
+        end: OtherEnd::of_server(&pool.target, &stream),
         tls_version,
         tls_cipher,
-        end: OtherEnd::of_server(&pool.target, &stream),
         served: Cell::new(0),
         streams: Cell::new(0),
         most_streams: Cell::new(FIRST_STREAMS),
         retired: Cell::new(false),
         opened: Instant::now(),
     });
-    let io = TokioIo::new(stream);
-    let broken = |e: hyper::Error| Failure::new(Kind::ConnectFailure).with_reason(e.to_string());
-    if http2 {
-        let (sender, connection) = http2_builder(&pool.settings).handshake(io).await.map_err(broken)?;
-        let driver = Box::pin(drive_http2(connection, conn.clone()));
-        Ok(Connected { conn, driver, sender: Sender::Http2(sender) })
-    } else {
-        let mut builder = http1::Builder::new();
-        builder.max_headers(pool.settings.max_headers).max_header_size(pool.settings.max_head).writev(true);
-        let (sender, connection) = builder.handshake(io).await.map_err(broken)?;
-        let driver = Box::pin(async move { drop(connection.with_upgrades().await) });
-        Ok(Connected { conn, driver, sender: Sender::Http1(sender) })
-    }
+    Ok((conn, stream, http2))
 }
 
 /// Drives a connection and notes what its peer allows.
@@ -447,18 +464,15 @@ fn http2_builder(settings: &Settings) -> http2::Builder<Executor> {
 }
 
 impl Lease {
-    /// Sends the request and waits for the head of its response.
+    /// Sends the request and waits for the head of its response, on a connection that speaks HTTP/2.
     ///
     /// # Errors
     /// Says what happened and whether anything went out.
     pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        let sent = match self.sender.as_mut() {
-            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
-            Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
-            // Cannot be: the sender is taken only when the lease ends.
-            None => std::future::pending().await,
+        let Some(Sender::Http2(sender)) = self.sender.as_mut() else {
+            return Err(SendError { failure: Failure::new(Kind::LocalReset), unsent: true });
         };
-        match sent {
+        match sender.try_send_request(request).await {
             Ok(response) => Ok(response.map(Incoming::Hyper)),
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
@@ -467,9 +481,23 @@ impl Lease {
         }
     }
 
+    /// The same on a connection that speaks HTTP/1.
+    ///
+    /// # Errors
+    /// Says what happened and whether anything went out.
+    pub(crate) async fn send_http1(&mut self, out: Outbound<'_>, body: Body) -> Result<Response<Incoming>, SendError> {
+        match &self.sender {
+            Some(Sender::Http1(client)) => client.send(out, body).await,
+            _ => Err(SendError { failure: Failure::new(Kind::LocalReset), unsent: true }),
+        }
+    }
+
     /// The connection or stream on which `response` came, once it stops being HTTP.
     pub(crate) fn upgrade(&mut self, response: &mut Response<Incoming>) -> Upgrade {
-        Upgrade::Hyper(hyper::upgrade::on(response))
+        match &self.sender {
+            Some(Sender::Http1(client)) => Upgrade::Now(client.take_tunnel()),
+            _ => Upgrade::Hyper(hyper::upgrade::on(response)),
+        }
     }
 
     /// HTTP/2 is spoken.
@@ -480,23 +508,24 @@ impl Lease {
     /// The exchange on it is over and complete in both directions: the connection may serve again.
     pub(crate) fn give_back(mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if let Some(Sender::Http1(sender)) = self.sender.take()
-            && !self.conn.retired.get()
-            && !sender.is_closed()
-            && !pool.closed.get()
-        {
-            pool.idle.borrow_mut().push_back(Idle { conn: self.conn.clone(), sender, since: Instant::now() });
+        let Some(Sender::Http1(sender)) = self.sender.take() else { return };
+        if self.conn.retired.get() || pool.closed.get() || !sender.is_reusable() {
+            return;
         }
+        pool.idle.borrow_mut().push_back(Idle { conn: self.conn.clone(), sender, since: Instant::now() });
+        pool.hand_over();
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.conn.streams.set(self.conn.streams.get().saturating_sub(1));
+        let http2 = matches!(self.sender, Some(Sender::Http2(_)));
         // A sender that is still here belongs to an HTTP/1 exchange that was cut short, and its connection ends with
         // it, or to HTTP/2, where the stream alone ends.
         self.sender = None;
-        if let Some(pool) = self.pool.upgrade()
+        if http2
+            && let Some(pool) = self.pool.upgrade()
             && !pool.waiting.borrow().is_empty()
         {
             // Deferred: the connection's own task may have to run before it can take another request.

@@ -346,7 +346,7 @@ fn translate(head: RequestHead, scheme: Scheme) -> (Head, Original) {
         upgrade,
         headers,
     };
-    (head, Original { path, host: None })
+    (head, Original { path })
 }
 
 /// What was checked to be ASCII.
