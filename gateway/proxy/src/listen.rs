@@ -23,6 +23,8 @@ use tombolo_gateway_core::config::{Address, FilterChain, Listener};
 
 /// A listener that cannot be bound is tried again after this.
 const REBIND: Duration = Duration::from_secs(1);
+/// Clocks shorter than this are kept by the connection itself where nothing else needs its task; the sweep is too coarse.
+const SHORT: Duration = Duration::from_secs(30);
 /// Accepting pauses for so long when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -106,6 +108,15 @@ pub(crate) struct Limits {
     pub(crate) abrupt: bool,
 }
 
+/// Which clock ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Nothing moved for too long.
+    Idle,
+    /// The connection is too old.
+    Life,
+}
+
 impl Handle {
     /// Registers the task of the connection and says what it is told.
     pub(crate) fn poll_signal(&self, cx: &mut Context<'_>) -> Signal {
@@ -119,6 +130,24 @@ impl Handle {
     /// Resolves when the connection is told to end at once.
     pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_signal(cx) == Signal::Close { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Resolves when a short clock of a connection of bytes has run out; long ones are the sweep's.
+    pub(crate) async fn expired(&self) -> Clock {
+        let limits = self.limits.get();
+        let short = |limit: Option<Duration>| limit.filter(|limit| *limit < SHORT);
+        loop {
+            let ends = [
+                short(limits.idle).map(|limit| (self.idle_since.get() + limit, Clock::Idle)),
+                short(limits.life).map(|limit| (self.opened + limit, Clock::Life)),
+            ];
+            let next = ends.into_iter().flatten().min_by_key(|(end, _)| *end);
+            let Some((next, clock)) = next else { return std::future::pending().await };
+            if next <= Instant::now() {
+                return clock;
+            }
+            tokio::time::sleep_until(next.into()).await;
+        }
     }
 
     /// Tells the connection something; a stronger word before stays.

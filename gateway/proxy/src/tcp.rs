@@ -3,11 +3,12 @@
 //! Owns the choice of the cluster by weight or SNI, and tries to connect. Never looks into the bytes.
 
 pub(crate) mod relay;
+mod splice;
 
 use crate::{
     http::Logs,
     inbound::Inbound,
-    listen::Limits,
+    listen::{Clock, Limits},
     net::stream::Stream,
     telemetry::{ends::OtherEnd, labels::TcpFinished},
     upstream::{
@@ -15,7 +16,7 @@ use crate::{
         connect,
     },
 };
-use relay::Ends;
+use relay::{Ends, Side, Sockets};
 use std::{
     cell::Cell,
     rc::Rc,
@@ -43,6 +44,18 @@ struct Story {
     flags: Flags,
     trouble: Option<String>,
     attempts: u32,
+}
+
+impl Story {
+    /// A failure stays in the story even when a later try does better, as in Envoy.
+    fn note(&mut self, failure: &Failure) {
+        if let Some(flag) = failure.flag() {
+            self.flags.insert(flag);
+        }
+        if let Some(reason) = failure.transport_reason() {
+            self.trouble = Some(reason.replace(' ', "_"));
+        }
+    }
 }
 
 /// Serves a connection until it ends.
@@ -82,8 +95,12 @@ pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream
             if let Some(series) = &series {
                 series.opened.add(1);
             }
+            let sockets = Sockets { client: Stream::bare, upstream: Stream::bare };
             tokio::select! {
-                () = relay::run(stream, upstream, &ends, || handle.touch()) => {}
+                () = relay::run_between(stream, upstream, &ends, || handle.touch(), sockets) => {}
+                clock = handle.expired() => if clock == Clock::Life {
+                    story.flags.insert(Flag::DurationTimeout);
+                },
                 () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
             }
             if let Some(series) = &series {
@@ -94,10 +111,7 @@ pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream
             drop(permit);
         }
         Err(failure) => {
-            if let Some(flag) = failure.flag() {
-                story.flags.insert(flag);
-            }
-            story.trouble = failure.transport_reason().map(str::to_owned);
+            story.note(&failure);
             tracing::debug!(listener = %inbound.listener.name, %failure, "no upstream for the connection");
         }
     }
@@ -152,10 +166,12 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
             }
             Err(failure) => {
                 worker.setup.own.upstream_failures.add(1);
+                story.note(&failure);
                 last = failure;
             }
         }
     }
+    story.flags.insert(Flag::UpstreamRetryLimitExceeded);
     Err(last)
 }
 
@@ -187,8 +203,8 @@ fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
     let worker = &inbound.worker;
     let end = u64::try_from(story.start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let mut flags = story.flags;
-    if ends.broken && flags.is_empty() {
-        flags.insert(Flag::UpstreamConnectionTermination);
+    if ends.broken == Some(Side::Upstream) {
+        flags.insert(Flag::UpstreamRemoteReset);
     }
     let record = Record {
         facts: Facts {

@@ -106,12 +106,13 @@ fn v2(bytes: &[u8]) -> Parsed {
 
 fn v2_addresses(family: u8, body: &[u8]) -> Result<Option<(SocketAddr, SocketAddr)>, &'static str> {
     let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
+    // Datagrams are told apart by the sender only: the addresses are read alike.
     let (pair, used) = match family {
-        0x11 if body.len() >= 12 => {
+        0x11 | 0x12 if body.len() >= 12 => {
             let ip = |at: usize| IpAddr::V4(Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3]));
             ((SocketAddr::new(ip(0), port(8)), SocketAddr::new(ip(4), port(10))), 12)
         }
-        0x21 if body.len() >= 36 => {
+        0x21 | 0x22 if body.len() >= 36 => {
             let ip = |at: usize| {
                 let mut octets = [0; 16];
                 octets.copy_from_slice(&body[at..at + 16]);
@@ -119,8 +120,8 @@ fn v2_addresses(family: u8, body: &[u8]) -> Result<Option<(SocketAddr, SocketAdd
             };
             ((SocketAddr::new(ip(0), port(32)), SocketAddr::new(ip(16), port(34))), 36)
         }
-        0x00 => return Ok(None),
-        0x31 => return Ok(None),
+        // Unspecified, and Unix sockets: the connection's own addresses stand.
+        0x00 | 0x31 | 0x32 => return Ok(None),
         _ => return Err("version 2 address family is unsupported or cut short"),
     };
     check_values(&body[used..])?;

@@ -113,6 +113,14 @@ impl Stream {
         }
     }
 
+    /// The TCP socket, when nothing stands between it and the bytes: no TLS, nothing read ahead.
+    pub(crate) fn bare(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(s) if s.ahead.is_empty() => Some(s.inner()),
+            _ => None,
+        }
+    }
+
     /// Version and cipher suite of TLS; empty texts for none.
     pub(crate) fn tls_facts(&self) -> (&'static str, &'static str) {
         match self {

@@ -1,17 +1,26 @@
 //! Moving bytes between two streams until both directions have ended.
 //!
 //! Owns no buffer while nothing moves: reads go into one scratch buffer of the thread, and only what the other side did
-//! not take at once is kept. Reading stops while something is kept, which is the bound.
+//! not take at once is kept. Reading stops while something is kept, which is the bound. Between two plaintext sockets a
+//! direction that fills whole buffers goes on through a pipe, until it runs dry: small talk is cheaper without.
 
+use super::splice::{Moved, Spliced};
+use socket2::SockRef;
 use std::{
     cell::{Cell, RefCell},
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 const SCRATCH: usize = 64 * 1024;
+/// A pipe that moved less than this at once is not worth its calls.
+const SMALL: usize = 8 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -25,7 +34,22 @@ pub(crate) struct Ends {
     /// From the upstream to the client.
     pub(crate) to_client: u64,
     /// A side broke off instead of ending.
-    pub(crate) broken: bool,
+    pub(crate) broken: Option<Side>,
+}
+
+/// One of the two ends of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The client.
+    Client,
+    /// The upstream.
+    Upstream,
+}
+
+/// Which end of a direction broke off.
+enum Broke {
+    Reader,
+    Writer,
 }
 
 /// One direction.
@@ -39,11 +63,36 @@ struct Way {
     /// The writer was told.
     shut: bool,
     unflushed: bool,
+    /// A read filled the whole buffer: more is coming than buffers should carry.
+    bulk: bool,
+    spliced: Spliced,
+}
+
+/// How the sockets beneath both streams are found; `None` where there is TLS, or bytes were taken before.
+pub(crate) struct Sockets<A, B> {
+    /// Of the client's stream.
+    pub(crate) client: fn(&A) -> Option<&TcpStream>,
+    /// Of the upstream's.
+    pub(crate) upstream: fn(&B) -> Option<&TcpStream>,
 }
 
 /// Moves bytes until both directions have ended or one breaks. `moved` is called whenever something moves.
-pub(crate) async fn run<A, B>(mut client: A, mut upstream: B, ends: &Cell<Ends>, moved: impl Fn())
+pub(crate) async fn run<A, B>(client: A, upstream: B, ends: &Cell<Ends>, moved: impl Fn())
 where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    run_between(client, upstream, ends, moved, Sockets { client: |_| None, upstream: |_| None }).await;
+}
+
+/// The same, through pipes where both streams are bare sockets.
+pub(crate) async fn run_between<A, B>(
+    mut client: A,
+    mut upstream: B,
+    ends: &Cell<Ends>,
+    moved: impl Fn(),
+    sockets: Sockets<A, B>,
+) where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
@@ -51,18 +100,29 @@ where
     let count_up = |n: usize| ends.set(Ends { to_upstream: ends.get().to_upstream + n as u64, ..ends.get() });
     let count_down = |n: usize| ends.set(Ends { to_client: ends.get().to_client + n as u64, ..ends.get() });
     std::future::poll_fn(|cx| {
-        let first = step(&mut up, &mut client, &mut upstream, cx, &count_up, &moved);
-        let second = step(&mut down, &mut upstream, &mut client, cx, &count_down, &moved);
-        match (first, second) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
-                ends.set(Ends { broken: true, ..ends.get() });
-                Poll::Ready(())
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        let first =
+            step(&mut up, &mut client, &mut upstream, cx, (&count_up, &moved), (sockets.client, sockets.upstream));
+        let second =
+            step(&mut down, &mut upstream, &mut client, cx, (&count_down, &moved), (sockets.upstream, sockets.client));
+        let broken = match (first, second) {
+            (Poll::Ready(Err(Broke::Reader)), _) | (_, Poll::Ready(Err(Broke::Writer))) => Side::Client,
+            (Poll::Ready(Err(Broke::Writer)), _) | (_, Poll::Ready(Err(Broke::Reader))) => Side::Upstream,
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            _ => return Poll::Pending,
+        };
+        ends.set(Ends { broken: Some(broken), ..ends.get() });
+        Poll::Ready(())
     })
     .await;
+    // Whoever is left hears that it was no end: a message that is cut must not look whole.
+    let left = match ends.get().broken {
+        Some(Side::Client) => (sockets.upstream)(&upstream),
+        Some(Side::Upstream) => (sockets.client)(&client),
+        None => None,
+    };
+    if let Some(socket) = left {
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    }
 }
 
 /// Moves what can be moved in one direction; ready when it has ended.
@@ -71,18 +131,29 @@ fn step<R, W>(
     from: &mut R,
     to: &mut W,
     cx: &mut Context<'_>,
-    count: &impl Fn(usize),
-    moved: &impl Fn(),
-) -> Poll<io::Result<()>>
+    (count, moved): (&impl Fn(usize), &impl Fn()),
+    sockets: (fn(&R) -> Option<&TcpStream>, fn(&W) -> Option<&TcpStream>),
+) -> Poll<Result<(), Broke>>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let writer = |_: io::Error| Broke::Writer;
     loop {
+        if way.bulk
+            && way.kept.is_empty()
+            && !way.ended
+            && let Some((from, to)) = sockets.0(from).zip(sockets.1(to))
+        {
+            pump(way, from, to, cx, (count, moved))?;
+            if way.spliced.holds() || (way.bulk && !way.ended) {
+                return Poll::Pending;
+            }
+        }
         while way.at < way.kept.len() {
-            let n = ready!(Pin::new(&mut *to).poll_write(cx, &way.kept[way.at..]))?;
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, &way.kept[way.at..])).map_err(writer)?;
             if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                return Poll::Ready(Err(Broke::Writer));
             }
             way.at += n;
             way.unflushed = true;
@@ -94,7 +165,7 @@ where
         }
         if way.ended {
             if !way.shut {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(writer)?;
                 way.shut = true;
             }
             return Poll::Ready(Ok(()));
@@ -106,7 +177,7 @@ where
             }
             Poll::Pending => {
                 if way.unflushed {
-                    ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                    ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(writer)?;
                     way.unflushed = false;
                 }
                 return Poll::Pending;
@@ -115,8 +186,42 @@ where
     }
 }
 
+/// Goes on through a pipe as long as it can. Afterwards the way has ended, is no bulk any more, or waits for a socket.
+fn pump(
+    way: &mut Way,
+    from: &TcpStream,
+    to: &TcpStream,
+    cx: &mut Context<'_>,
+    (count, moved): (&impl Fn(usize), &impl Fn()),
+) -> Result<(), Broke> {
+    loop {
+        match way.spliced.poll_move(from, to, cx) {
+            Poll::Ready(Ok(Moved::Bytes(n))) => {
+                count(n);
+                moved();
+                if n < SMALL && !way.spliced.holds() {
+                    way.spliced.release();
+                    way.bulk = false;
+                    return Ok(());
+                }
+            }
+            Poll::Ready(Ok(Moved::End)) => {
+                way.ended = true;
+                return Ok(());
+            }
+            Poll::Ready(Ok(Moved::Unable)) => {
+                way.bulk = false;
+                return Ok(());
+            }
+            Poll::Ready(Err(_)) if way.spliced.holds() => return Err(Broke::Writer),
+            Poll::Ready(Err(_)) => return Err(Broke::Reader),
+            Poll::Pending => return Ok(()),
+        }
+    }
+}
+
 /// Reads once into the thread's buffer and passes on what the other side takes at once.
-fn read<R, W>(way: &mut Way, from: &mut R, to: &mut W, cx: &mut Context<'_>) -> io::Result<Poll<usize>>
+fn read<R, W>(way: &mut Way, from: &mut R, to: &mut W, cx: &mut Context<'_>) -> Result<Poll<usize>, Broke>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -128,15 +233,16 @@ where
         let mut space = ReadBuf::new(buffer);
         match Pin::new(from).poll_read(cx, &mut space) {
             Poll::Pending => return Ok(Poll::Pending),
-            Poll::Ready(outcome) => outcome?,
+            Poll::Ready(outcome) => outcome.map_err(|_| Broke::Reader)?,
         }
         let data = space.filled();
+        way.bulk = data.len() == SCRATCH;
         if data.is_empty() {
             way.ended = true;
             return Ok(Poll::Ready(0));
         }
         let taken = match Pin::new(to).poll_write(cx, data) {
-            Poll::Ready(outcome) => outcome?,
+            Poll::Ready(outcome) => outcome.map_err(|_| Broke::Writer)?,
             Poll::Pending => 0,
         };
         way.unflushed |= taken > 0;
@@ -177,6 +283,6 @@ mod tests {
         };
         let ((answer, asked), ()) = tokio::join!(talk, relay);
         assert_eq!((asked.as_str(), answer.as_str()), ("a request longer than a buffer", "an answer after the end"));
-        assert_eq!(ends.get(), Ends { to_upstream: 30, to_client: 23, broken: false });
+        assert_eq!(ends.get(), Ends { to_upstream: 30, to_client: 23, broken: None });
     }
 }
