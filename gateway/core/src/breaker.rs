@@ -4,6 +4,7 @@
 //! never says what a refused request becomes. Used by pools (connections, pending), by the request path (requests) and
 //! by `attempt` (retries).
 
+use crate::balance::{Connected, HostState};
 use crate::config::Threshold;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -31,6 +32,8 @@ const RESOURCES: usize = 5;
 pub struct Breakers {
     used: [AtomicU32; RESOURCES],
     limits: LimitCells,
+    /// Those of one endpoint: everything is counted by these, connections by the endpoint as well, up to a bound.
+    whole: Option<(Arc<Breakers>, Arc<HostState>, u32)>,
 }
 
 /// Limits as atomics, so that a configuration change does not need a second set of counters.
@@ -74,6 +77,12 @@ impl Breakers {
         Arc::new(breakers)
     }
 
+    /// The breakers as one endpoint has them, with at most so many connections to it.
+    #[must_use]
+    pub fn of_host(self: &Arc<Self>, host: &Arc<HostState>, connections: u32) -> Arc<Self> {
+        Arc::new(Self { whole: Some((self.clone(), host.clone(), connections)), ..Self::default() })
+    }
+
     /// Replaces the limits. What is in use stays, even above them.
     pub fn configure(&self, limits: &Threshold) {
         self.limits.set(limits);
@@ -82,12 +91,18 @@ impl Breakers {
     /// How much is in use.
     #[must_use]
     pub fn used(&self, resource: Resource) -> u32 {
+        if let Some((whole, _, _)) = &self.whole {
+            return whole.used(resource);
+        }
         self.used[resource as usize].load(Relaxed)
     }
 
     /// How much may be in use now.
     #[must_use]
     pub fn limit(&self, resource: Resource) -> u32 {
+        if let Some((whole, _, _)) = &self.whole {
+            return whole.limit(resource);
+        }
         let budget = self.limits.budget.load(Relaxed);
         if resource != Resource::Retries || budget == NO_BUDGET {
             return self.limits.max[resource as usize].load(Relaxed);
@@ -106,31 +121,48 @@ impl Breakers {
     /// Takes one, or says no.
     #[must_use]
     pub fn acquire(self: &Arc<Self>, resource: Resource) -> Option<Permit> {
+        if let Some((whole, host, most)) = &self.whole {
+            let connected = if resource == Resource::Connections { Some(host.connect(*most)?) } else { None };
+            return whole.acquire(resource).map(|permit| Permit { connected, ..permit });
+        }
         let cell = &self.used[resource as usize];
         // Counting first and looking after keeps the limit exact when workers race; the loser gives back.
         if cell.fetch_add(1, Relaxed) >= self.limit(resource) {
             cell.fetch_sub(1, Relaxed);
             return None;
         }
-        Some(Permit { breakers: self.clone(), resource })
+        Some(Permit { count: Count { breakers: self.clone(), resource }, connected: None })
     }
 
     /// Takes one even above the limit: a connection without which nothing could be served.
     #[must_use]
     pub fn acquire_anyway(self: &Arc<Self>, resource: Resource) -> Permit {
+        if let Some((whole, host, _)) = &self.whole {
+            let connected = if resource == Resource::Connections { host.connect(u32::MAX) } else { None };
+            return Permit { connected, ..whole.acquire_anyway(resource) };
+        }
         self.used[resource as usize].fetch_add(1, Relaxed);
-        Permit { breakers: self.clone(), resource }
+        Permit { count: Count { breakers: self.clone(), resource }, connected: None }
     }
 }
 
 /// One unit of a resource, given back on drop.
 #[derive(Debug)]
 pub struct Permit {
+    #[expect(dead_code, reason = "counts until it is dropped")]
+    count: Count,
+    /// The endpoint's own count.
+    #[expect(dead_code, reason = "counts until it is dropped")]
+    connected: Option<Connected>,
+}
+
+#[derive(Debug)]
+struct Count {
     breakers: Arc<Breakers>,
     resource: Resource,
 }
 
-impl Drop for Permit {
+impl Drop for Count {
     fn drop(&mut self) {
         self.breakers.used[self.resource as usize].fetch_sub(1, Relaxed);
     }
@@ -139,6 +171,23 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::HostId;
+    use crate::time::Millis;
+
+    #[test]
+    fn an_endpoint_has_a_bound_of_its_own() {
+        let whole = Breakers::new(&Threshold::default());
+        let host = Arc::new(HostState::new(HostId(1), Millis(0)));
+        let bounded = whole.of_host(&host, 1);
+        let first = bounded.acquire(Resource::Connections).unwrap();
+        assert!(bounded.acquire(Resource::Connections).is_none());
+        assert_eq!((whole.used(Resource::Connections), host.connections()), (1, 1));
+        let more = bounded.acquire_anyway(Resource::Connections);
+        let request = bounded.acquire(Resource::Requests).unwrap();
+        assert_eq!((whole.used(Resource::Connections), whole.used(Resource::Requests)), (2, 1));
+        drop((first, more, request));
+        assert_eq!((whole.used(Resource::Connections), host.connections()), (0, 0));
+    }
 
     #[test]
     fn a_permit_is_given_back_on_drop() {

@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Certificate authority, the control plane itself when absent.
     #[arg(long, env = "TOMBOLO_CA", value_name = "HOST:PORT")]
     pub(crate) ca: Option<String>,
+    /// The cluster that has this gateway and its like as endpoints: with it requests stay in their zone where they can.
+    #[arg(long, env = "TOMBOLO_LOCAL_CLUSTER", value_name = "NAME")]
+    pub(crate) local_cluster: Option<String>,
     /// Directory for the last good configuration, which serves when the control plane is away at start.
     #[arg(long, env = "TOMBOLO_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,

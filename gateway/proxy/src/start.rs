@@ -13,7 +13,10 @@ use crate::{
     node,
     telemetry::{proc, sink::Writer},
     tls::{self, context::TlsStore, files},
-    upstream::keeper::Keeper,
+    upstream::{
+        health::Around,
+        keeper::{Keeper, Setup as UpstreamSetup},
+    },
     worker,
     xds::{
         client::{Client, Setup as XdsSetup, SharedStatus},
@@ -33,6 +36,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tombolo_federation_model::Locality;
 use tombolo_gateway_core::{config::Config, request::Node};
 
 /// After the drain is over, threads have this long to end.
@@ -61,7 +65,8 @@ async fn control(args: &Args) -> anyhow::Result<()> {
     let certificate = certificates(args, &mut tasks);
     let (configs, config_seen) = watch::channel(Arc::new(Config::default()));
     tasks.spawn(xds_client(args, &identity, certificate.clone(), configs, status.clone())?.run());
-    let (keeper, suspects, live) = Keeper::new(config_seen);
+    let store = Arc::new(TlsStore::default());
+    let (keeper, suspects, live) = Keeper::new(config_seen.clone(), upstreams(args, &identity, &store, config_seen));
     tasks.spawn(keeper.run());
 
     let workers = args.worker_count();
@@ -110,6 +115,21 @@ async fn control(args: &Args) -> anyhow::Result<()> {
     tasks.shutdown().await;
     drop(writer);
     Ok(())
+}
+
+/// What is told about upstreams beside their configuration.
+fn upstreams(
+    args: &Args,
+    identity: &node::Identity,
+    tls: &Arc<TlsStore>,
+    configs: watch::Receiver<Arc<Config>>,
+) -> UpstreamSetup {
+    let place = identity.message.locality.clone().unwrap_or_default();
+    let own = Locality { region: place.region, zone: place.zone, subzone: place.sub_zone };
+    UpstreamSetup {
+        around: Around { tls: tls.clone(), source: args.source_address, configs },
+        local: args.local_cluster.as_deref().map(|name| (Arc::from(name), own)),
+    }
 }
 
 fn certificates(args: &Args, tasks: &mut JoinSet<()>) -> watch::Receiver<Own> {

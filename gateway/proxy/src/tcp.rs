@@ -12,8 +12,10 @@ use crate::{
     net::stream::Stream,
     telemetry::{ends::OtherEnd, labels::TcpFinished},
     upstream::{
+        choice::{self, Picked, Question},
         cluster::{Cluster, Endpoint, Wish},
         connect,
+        keeper::{Blame, Suspect},
     },
 };
 use relay::{Ends, Side, Sockets};
@@ -27,7 +29,7 @@ use tombolo_gateway_core::{
     accesslog::{Bytes, Record, Times, Upstream},
     balance::Request,
     breaker::{Permit, Resource},
-    config::{Discovery, MetadataMatch, NetworkFilter, RoutePriority, TcpCluster, TcpHash, TcpProxy},
+    config::{MetadataMatch, NetworkFilter, RoutePriority, TcpCluster, TcpHash, TcpProxy},
     failure::{Failure, Flag, Flags, Kind},
     format::Facts,
     hash,
@@ -142,11 +144,16 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
     let mut last = Failure::new(Kind::NoHealthyUpstream);
     for _ in 0..proxy.max_connect_attempts.max(1) {
         let request = Request { hash, subset: subset.as_deref(), ..Request::default() };
-        let endpoint = match &upstream.cluster.discovery {
-            Discovery::OriginalDst(_) => inbound.info.local.map(|address| cluster.destination(address, "")),
-            _ => cluster.pick(&request, worker.draw(), worker.now()),
+        let question = Question {
+            request,
+            original: choice::original(&inbound.listener, inbound.info.local),
+            headers: None,
+            host: &inbound.info.sni,
+            tried: story.attempts,
         };
-        let Some(endpoint) = endpoint else { return Err(last) };
+        let picked = choice::choose(worker, &cluster, &upstream, &question, worker.now()).await;
+        let Some(Picked { endpoint, .. }) = picked else { return Err(last) };
+        let upstream = endpoint.upstream();
         story.attempts += 1;
         story.endpoint = Some(endpoint.clone());
         let target = endpoint.tcp_target(&worker.around, &live, &upstream, &wish)?;
@@ -154,8 +161,8 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
         if let (Some(settings), Some(host)) = (&upstream.cluster.outlier, &*endpoint.host.borrow()) {
             let outcome = if outcome.is_ok() { Outcome::Connected } else { Outcome::ConnectFailed };
             if let Some(cause) = host.state.outliers().record(settings, outcome) {
-                let suspect =
-                    crate::upstream::keeper::Suspect { cluster: cluster.name.clone(), host: host.id(), cause };
+                let blame = Blame::Outlier(cause);
+                let suspect = Suspect { cluster: endpoint.cluster.clone(), host: host.id(), blame };
                 let _ = worker.setup.suspects.try_send(suspect);
             }
         }

@@ -40,7 +40,7 @@ impl EndpointSet {
     /// about it changed; `unchecked` says that new hosts wait for an active health check.
     #[must_use]
     pub fn new(load: &Arc<ClusterLoad>, previous: Option<&EndpointSet>, unchecked: bool, now: Millis) -> Self {
-        let mut known = Known::new(previous);
+        let mut known = Known::new(previous, &load.name);
         let mut hosts = Vec::new();
         let mut priorities = Vec::with_capacity(load.priorities.len().max(1));
         for (priority, level) in load.priorities.iter().enumerate() {
@@ -110,12 +110,12 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn new(previous: Option<&'a EndpointSet>) -> Self {
+    fn new(previous: Option<&'a EndpointSet>, cluster: &str) -> Self {
         let hosts = previous.map_or(&[][..], |set| &set.hosts);
         Self {
             previous: hosts.iter().map(|host| (&host.endpoint.address, &host.state)).collect(),
             made: HashMap::default(),
-            next_id: previous.map_or(0, |set| set.next_id),
+            next_id: previous.map_or_else(|| first_id(cluster), |set| set.next_id),
         }
     }
 
@@ -131,4 +131,9 @@ impl<'a> Known<'a> {
         self.made.insert(address.clone(), state.clone());
         state
     }
+}
+
+/// Where the numbers of a cluster's hosts begin: members of one aggregate must not share them.
+fn first_id(cluster: &str) -> u64 {
+    xxhash_rust::xxh64::xxh64(cluster.as_bytes(), 0) << 24
 }

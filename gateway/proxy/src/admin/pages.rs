@@ -10,7 +10,7 @@ use std::{
     sync::{PoisonError, atomic::Ordering},
     time::SystemTime,
 };
-use tombolo_gateway_core::{balance::Health, breaker::Resource, config::RoutePriority, wire::Kind};
+use tombolo_gateway_core::{balance::Plan, breaker::Resource, config::RoutePriority, wire::Kind};
 
 /// What there is.
 pub(super) const HELP: &str = "\
@@ -54,6 +54,7 @@ pub(super) fn metrics(admin: &Admin) -> String {
     let _ =
         writeln!(out, "tombolo_gateway_access_log_lines_dropped_total {}", admin.dropped_lines.load(Ordering::Relaxed));
     xds(admin, &mut out);
+    health(admin, &mut out);
     if let Some(expires) = admin.certificate.borrow().expires {
         let left = expires.duration_since(SystemTime::now()).map_or(0, |d| d.as_secs());
         head(&mut out, "tombolo_gateway_certificate_seconds_left", "gauge");
@@ -61,6 +62,51 @@ pub(super) fn metrics(admin: &Admin) -> String {
     }
     out
 }
+
+/// How the endpoints of the clusters are that look after them, and what is left where that is asked for.
+fn health(admin: &Admin, out: &mut String) {
+    let live = admin.live.borrow().clone();
+    let all = keeper::sorted(&live);
+    let watched: Vec<_> =
+        all.iter().filter(|(_, u)| u.cluster.health_check.is_some() || u.cluster.outlier.is_some()).collect();
+    for (name, value) in [
+        ("total", (|p| p.set().hosts().len() as u64) as fn(&Plan) -> u64),
+        ("healthy", |p| u64::from(p.healthy())),
+        ("degraded", |p| u64::from(p.degraded())),
+        ("excluded", |p| u64::from(p.excluded())),
+        ("ejected", |p| p.set().hosts().iter().filter(|h| h.state.is_ejected()).count() as u64),
+    ] {
+        let name = format!("tombolo_gateway_cluster_endpoints_{name}");
+        head(out, &name, "gauge");
+        for (cluster, upstream) in &watched {
+            let _ = writeln!(out, "{name}{{cluster=\"{cluster}\"}} {}", value(&upstream.plan));
+        }
+    }
+    let name = "tombolo_gateway_cluster_breaker_remaining";
+    head(out, name, "gauge");
+    for (cluster, upstream) in &all {
+        let settings = &upstream.cluster.breakers;
+        for (priority, at, tracked) in [
+            ("default", RoutePriority::Default, settings.default.track_remaining),
+            ("high", RoutePriority::High, settings.high.track_remaining),
+        ] {
+            let breakers = upstream.breakers(at);
+            for (what, resource) in RESOURCES.into_iter().filter(|_| tracked) {
+                let left = breakers.limit(resource).saturating_sub(breakers.used(resource));
+                let labels = format!("cluster=\"{cluster}\",priority=\"{priority}\",resource=\"{what}\"");
+                let _ = writeln!(out, "{name}{{{labels}}} {left}");
+            }
+        }
+    }
+}
+
+const RESOURCES: [(&str, Resource); 5] = [
+    ("connections", Resource::Connections),
+    ("pending_requests", Resource::Pending),
+    ("requests", Resource::Requests),
+    ("retries", Resource::Retries),
+    ("connection_pools", Resource::Pools),
+];
 
 fn xds(admin: &Admin, out: &mut String) {
     let live = admin.live.borrow().clone();
@@ -109,16 +155,10 @@ pub(super) fn clusters(admin: &Admin) -> String {
         }
         for host in upstream.plan.set().hosts() {
             let address = super::dump::address(&host.endpoint.address);
-            let health = match host.health() {
-                _ if host.state.is_ejected() => "/failed_outlier_check",
-                Health::Healthy => "healthy",
-                Health::Degraded => "degraded",
-                Health::Unhealthy => "/failed_eds_health",
-            };
             for (what, value) in [
                 ("rq_active", host.state.active().to_string()),
                 ("hostname", host.endpoint.hostname.to_string()),
-                ("health_flags", health.to_owned()),
+                ("health_flags", host.state.flags(host.endpoint.health)),
                 ("weight", host.endpoint.weight.to_string()),
                 ("priority", host.priority.to_string()),
             ] {

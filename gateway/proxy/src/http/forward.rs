@@ -194,7 +194,7 @@ fn respond(
     upgrade: Option<Upgrade>,
 ) -> Response<Outgoing> {
     let downstream = &exchange.downstream;
-    let Got { mut response, mut lease, endpoint, in_flight, permit } = got;
+    let Got { mut response, mut lease, endpoint, in_flight, permit, .. } = got;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (forward.upgrade == Some(UpgradePlan::Pass)
             && head.method == http::Method::CONNECT

@@ -8,11 +8,16 @@ use super::{
     exchange::Exchange,
     send,
 };
-use crate::{drain::Guard, upstream::cluster::Wish};
+use crate::{
+    drain::Guard,
+    upstream::{
+        choice::{self, Question},
+        cluster::Wish,
+    },
+};
 use http::HeaderValue;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tombolo_gateway_core::{
-    balance::Request,
     breaker::Resource,
     config::{Mirror, RoutePriority},
     decision::Forward,
@@ -69,7 +74,10 @@ async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: He
     let Some(cluster) = worker.cluster(&cluster) else { return };
     let (upstream, live) = (cluster.upstream(), worker.live());
     let Some(_permit) = upstream.breakers(RoutePriority::Default).acquire(Resource::Requests) else { return };
-    let Some(endpoint) = cluster.pick(&Request::default(), worker.draw(), worker.now()) else { return };
+    let question = Question { headers: Some(&head.headers), host: &head.authority, ..Question::default() };
+    let picked = choice::choose(worker, &cluster, &upstream, &question, worker.now());
+    let Some(endpoint) = picked.await.map(|picked| picked.endpoint) else { return };
+    let upstream = endpoint.upstream();
     let wish = Wish {
         downstream_http2: downstream.http2,
         priority: RoutePriority::Default,

@@ -12,8 +12,9 @@ use crate::{
     clock,
     codec::{Incoming, Original, SendError},
     upstream::{
+        choice::{self, Picked, Question},
         cluster::{Cluster, Endpoint, Wish},
-        keeper::{Live, Suspect, Upstream},
+        keeper::{Blame, Live, Suspect, Upstream},
         pool::Lease,
     },
 };
@@ -25,14 +26,14 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::time::Sleep;
 use tombolo_gateway_core::{
     attempt::{Action, Attempt, Broken, Event, ResponseHead, Setup, Step, TryId},
     balance::{self, InFlight},
     breaker::{Permit, Resource},
-    config::{Discovery, TransportSocket as Transport},
+    config::LbPolicy,
     decision::{Forward, UpgradePlan},
     failure::{Failure, Flags, Kind},
     forward::{finish_response, stamp_attempt},
@@ -77,6 +78,8 @@ pub(crate) struct Got {
     pub(crate) in_flight: Option<InFlight>,
     /// The breaker's count.
     pub(crate) permit: Permit,
+    /// When the try began.
+    pub(crate) begun: Instant,
 }
 
 /// How the tries ended.
@@ -188,7 +191,14 @@ pub(crate) async fn run(ask: &Ask<'_>) -> Done {
                 complete = true;
                 attempt.next(Event::RequestComplete, now, 0)
             }
-            Woken::Timer => attempt.next(Event::Timer, now, worker.draw()),
+            Woken::Timer => {
+                let step = attempt.next(Event::Timer, now, worker.draw());
+                let over = matches!(step.action, Action::Fail(_));
+                for late in tries.iter().filter(|one| over || step.drop == Some(one.id)) {
+                    report(ask, Some(&late.endpoint), Outcome::TimedOut);
+                }
+                step
+            }
             Woken::RequestBroken => failed(broken(ask)),
             Woken::StreamIdle => failed(Kind::StreamIdleTimeout),
             Woken::StreamLife => failed(Kind::MaxStreamDuration),
@@ -237,12 +247,12 @@ fn stream_clock(ask: &Ask<'_>) -> StreamClock {
 async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &mut SmallVec<[Try<'a>; 1]>) -> Step {
     let worker = &ask.exchange.downstream.worker;
     let now = worker.now();
-    let Some(endpoint) = choose(ask, attempt, now).await else {
+    let Some(Picked { endpoint, priority }) = choose(ask, attempt, now).await else {
         return attempt.next(Event::NoHost(id), now, 0);
     };
     let mut step = Step { drop: None, action: Action::Wait(None) };
     if let Some(host) = &*endpoint.host.borrow() {
-        step = attempt.next(Event::Picked(id, host.id(), host.priority), now, 0);
+        step = attempt.next(Event::Picked(id, host.id(), priority), now, 0);
     }
     {
         let mut known = ask.exchange.facts.borrow_mut();
@@ -263,49 +273,23 @@ async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &m
     step
 }
 
-/// An endpoint of the cluster; for clusters without endpoints, the destination that the request names.
-async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Rc<Endpoint>> {
+/// An endpoint of the cluster, or whatever stands for one.
+async fn choose(ask: &Ask<'_>, attempt: &Attempt, now: Millis) -> Option<Picked> {
     let downstream = &ask.exchange.downstream;
-    let worker = &downstream.worker;
-    match &ask.upstream.cluster.discovery {
-        Discovery::DynamicForwardProxy(settings) => {
-            let host = ask.forward.forward_host.as_deref().unwrap_or(&ask.head.authority);
-            let secure = matches!(ask.upstream.cluster.transport, Transport::Tls(_) | Transport::Quic(_));
-            let (name, port) = split_port(host, if secure { 443 } else { 80 });
-            let found = worker.resolver.resolve(name, settings.dns.family).await?;
-            let address = std::net::SocketAddr::new(*found.first()?, port);
-            Some(ask.cluster.destination(address, name))
-        }
-        Discovery::OriginalDst(settings) => {
-            let told = settings
-                .header
-                .as_ref()
-                .and_then(|h| ask.head.headers.get(h))
-                .and_then(|v| v.to_str().ok())
-                .and_then(|v| v.parse().ok());
-            let mut address: std::net::SocketAddr = told.or(downstream.info.local)?;
-            if let Some(port) = settings.port_override {
-                address.set_port(port);
-            }
-            Some(ask.cluster.destination(address, ""))
-        }
-        _ => {
-            let mut request = balance::Request {
-                hash: ask.forward.hash,
-                subset: ask.forward.metadata_match.as_deref(),
-                ..balance::Request::default()
-            };
-            attempt.narrow(&mut request);
-            ask.cluster.pick(&request, worker.draw(), now)
-        }
-    }
-}
-
-fn split_port(host: &str, default: u16) -> (&str, u16) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port.parse().unwrap_or(default)),
-        _ => (host, default),
-    }
+    let mut request = balance::Request {
+        hash: ask.forward.hash,
+        subset: ask.forward.metadata_match.as_deref(),
+        ..balance::Request::default()
+    };
+    attempt.narrow(&mut request);
+    let question = Question {
+        request,
+        original: choice::original(&downstream.listener, downstream.info.local),
+        headers: Some(&ask.head.headers),
+        host: ask.forward.forward_host.as_deref().unwrap_or(&ask.head.authority),
+        tried: attempt.count().saturating_sub(1),
+    };
+    choice::choose(&downstream.worker, ask.cluster, &ask.upstream, &question, now).await
 }
 
 impl Ask<'_> {
@@ -328,7 +312,8 @@ async fn one_try(
     opened: Rc<Cell<bool>>,
 ) -> Result<Box<Got>, Lost> {
     let downstream = &ask.exchange.downstream;
-    let breakers = ask.upstream.breakers(ask.forward.priority);
+    let upstream = endpoint.upstream();
+    let breakers = upstream.breakers(ask.forward.priority);
     let unsent = |failure| Lost { failure, sent: false, reused: false };
     let Some(permit) = breakers.acquire(Resource::Requests) else { return Err(unsent(Failure::new(Kind::Overflow))) };
     let in_flight = endpoint.host.borrow().as_ref().map(|h| h.state.begin());
@@ -341,13 +326,13 @@ async fn one_try(
         downstream: downstream.handle.id,
         http1_only: tunnel,
     };
-    let mut left = STALE;
+    let (mut left, begun) = (STALE, Instant::now());
     loop {
         let mut lease =
-            endpoint.lease(&downstream.worker.around, ask.live, &ask.upstream, &wish).await.map_err(unsent)?;
+            endpoint.lease(&downstream.worker.around, ask.live, &upstream, &wish).await.map_err(unsent)?;
         opened.set(true);
         let body = ask.source.map_or(Body::Empty, |source| {
-            let trailers = lease.is_http2() || ask.upstream.cluster.http.http1.enable_trailers;
+            let trailers = lease.is_http2() || upstream.cluster.http.http1.enable_trailers;
             Body::Client(Reader::new(source, trailers))
         });
         ask.exchange.tell(lease.conn.end.as_ref(), &mut head.headers);
@@ -359,7 +344,7 @@ async fn one_try(
         let request = send::Request { head: &head, original: Some(ask.original), tunnel, proceed };
         match send::send(&mut lease, request, body).await {
             Ok(response) => {
-                return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit }));
+                return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit, begun }));
             }
             Err(SendError { failure, unsent }) => {
                 if unsent && lease.reused && left > 0 {
@@ -388,6 +373,7 @@ fn finished(
         Ok(found) => {
             let status = found.response.status().as_u16();
             report(ask, endpoint.as_deref(), Outcome::Status(outlier_status(&found.response)));
+            answered(ask, &found, now);
             let listed = attempt.asks_headers() && listed(ask, status, found.response.headers());
             let unix_seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
             let head = ResponseHead { try_id: id, status, headers: found.response.headers(), listed, unix_seconds };
@@ -441,13 +427,30 @@ fn listed(ask: &Ask<'_>, status: u16, headers: &HeaderMap) -> bool {
 }
 
 fn report(ask: &Ask<'_>, endpoint: Option<&Endpoint>, outcome: Outcome) {
-    let Some(settings) = &ask.upstream.cluster.outlier else { return };
     let Some(endpoint) = endpoint else { return };
+    let upstream = endpoint.upstream();
+    let Some(settings) = &upstream.cluster.outlier else { return };
     let host = endpoint.host.borrow();
     let Some(host) = host.as_ref() else { return };
     if let Some(cause) = host.state.outliers().record(settings, outcome) {
-        let suspect = Suspect { cluster: ask.cluster.name.clone(), host: host.id(), cause };
+        let suspect = Suspect { cluster: endpoint.cluster.clone(), host: host.id(), blame: Blame::Outlier(cause) };
         // Full: the next failure tells again.
+        let _ = ask.exchange.downstream.worker.setup.suspects.try_send(suspect);
+    }
+}
+
+/// What an answer says of its endpoint beside its status.
+fn answered(ask: &Ask<'_>, found: &Got, now: Millis) {
+    let upstream = found.endpoint.upstream();
+    let (policy, checked) = (&upstream.cluster.lb.policy, upstream.cluster.health_check.is_some());
+    let host = found.endpoint.host.borrow();
+    let Some(host) = host.as_ref() else { return };
+    if let LbPolicy::PeakEwma(settings) = policy {
+        let micros = u64::try_from(found.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        host.state.latency().observe(micros, settings, now);
+    }
+    if checked && found.response.headers().contains_key("x-envoy-immediate-health-check-fail") {
+        let suspect = Suspect { cluster: found.endpoint.cluster.clone(), host: host.id(), blame: Blame::Itself };
         let _ = ask.exchange.downstream.worker.setup.suspects.try_send(suspect);
     }
 }

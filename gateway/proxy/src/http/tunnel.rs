@@ -11,6 +11,7 @@ use crate::{
     codec::Upgrade,
     tcp::relay::{self, Ends},
     upstream::{
+        choice::{self, Question},
         cluster::{Cluster, Wish},
         connect,
         keeper::Live,
@@ -52,8 +53,15 @@ pub(crate) async fn terminate(
     let worker = &downstream.worker;
     let upstream = cluster.upstream();
     let request = Request { hash: forward.hash, subset: forward.metadata_match.as_deref(), ..Request::default() };
-    let picked = cluster.pick(&request, worker.draw(), worker.now());
-    let (Some(endpoint), Some(client)) = (picked, client) else {
+    let question = Question {
+        request,
+        original: choice::original(&downstream.listener, downstream.info.local),
+        headers: Some(&head.headers),
+        host: forward.forward_host.as_deref().unwrap_or(&head.authority),
+        tried: 0,
+    };
+    let picked = choice::choose(worker, &cluster, &upstream, &question, worker.now()).await;
+    let (Some(choice::Picked { endpoint, .. }), Some(client)) = (picked, client) else {
         exchange.facts.borrow_mut().head = Some(head);
         return reply::failure(exchange, Failure::new(Kind::NoHealthyUpstream), 1);
     };
@@ -65,6 +73,7 @@ pub(crate) async fn terminate(
         downstream: downstream.handle.id,
         http1_only: false,
     };
+    let upstream = endpoint.upstream();
     let opened = match endpoint.tcp_target(&worker.around, live, &upstream, &wish) {
         Ok(target) => connect::open(&target).await,
         Err(failure) => Err(failure),

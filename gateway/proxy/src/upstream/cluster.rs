@@ -22,8 +22,9 @@ use std::{
     time::Instant,
 };
 use tombolo_gateway_core::{
-    balance::{Host, HostId, Picker, Request},
-    config::{EndpointAddress, HttpVersions, ProxyProtocolVersion, RoutePriority, TransportSocket},
+    balance::{Health, Host, HostId, Picker, Request},
+    breaker::{Breakers, Permit, Resource},
+    config::{Discovery, EndpointAddress, HttpVersions, ProxyProtocolVersion, RoutePriority, TransportSocket},
     failure::{Failure, Kind},
     time::Millis,
 };
@@ -46,11 +47,19 @@ pub(crate) struct Cluster {
 
 /// An endpoint in use by a worker.
 pub(crate) struct Endpoint {
+    /// The name of its cluster.
+    pub(crate) cluster: Arc<str>,
+    /// The state of its cluster, as new as the worker knows it.
+    upstream: RefCell<Arc<Upstream>>,
+    /// When it was last chosen; for destinations that discovery does not know.
+    last: Cell<Instant>,
     /// What balancing knows of it; `None` for destinations that are no part of the cluster's endpoints.
     pub(crate) host: RefCell<Option<Host>>,
     /// Number of its labels in metrics, once known.
     pub(crate) telemetry: Cell<Option<Destination>>,
-    peer: Peer,
+    peer: RefCell<Peer>,
+    /// It was not unhealthy when last looked at.
+    usable: Cell<bool>,
     /// The pool of almost every request, and the configuration for which it was found.
     usual: RefCell<Option<Usual>>,
     pools: RefCell<Variants>,
@@ -59,7 +68,7 @@ pub(crate) struct Endpoint {
 /// Destinations that discovery does not know, by address and name.
 type Named = AHashMap<(Peer, Arc<str>), Rc<Endpoint>>;
 /// Every pool of an endpoint.
-type Variants = SmallVec<[(Variant, Rc<Pool>); 1]>;
+type Variants = SmallVec<[(Variant, Rc<Pool>, Permit); 1]>;
 
 /// The pool of almost every request, and for what it was found.
 struct Usual {
@@ -147,8 +156,7 @@ impl Cluster {
                 let present: AHashMap<HostId, &Host> = now.plan.set().hosts().iter().map(|h| (h.id(), h)).collect();
                 hosts.retain(|id, endpoint| match present.get(id) {
                     Some(host) => {
-                        *endpoint.host.borrow_mut() = Some((*host).clone());
-                        endpoint.telemetry.set(None);
+                        endpoint.follow(host, now);
                         true
                     }
                     None => {
@@ -159,31 +167,39 @@ impl Cluster {
             }
         }
         *self.upstream.borrow_mut() = now.clone();
+        for endpoint in self.hosts.borrow().values().chain(self.named.borrow().values()) {
+            *endpoint.upstream.borrow_mut() = now.clone();
+        }
         true
     }
 
     /// Chooses an endpoint.
     pub(crate) fn pick(&self, request: &Request<'_>, random: u64, now: Millis) -> Option<Rc<Endpoint>> {
         let mut picker = self.picker.borrow_mut();
+        self.upstream.borrow().touch();
         let index = picker.pick(request, random, now)?;
         let host = picker.plan().host(index);
         if let Some(found) = self.hosts.borrow().get(&host.id()) {
             return Some(found.clone());
         }
-        let peer = match &host.endpoint.address {
-            EndpointAddress::Socket(address) => Peer::Tcp(*address),
-            EndpointAddress::Pipe(path) => Peer::Unix(path.clone()),
-            EndpointAddress::Name(..) | EndpointAddress::Internal(..) => return None,
-        };
-        let endpoint = Endpoint::new(Some(host.clone()), peer);
+        let peer = peer(host)?;
+        let endpoint = Endpoint::new(self, Some(host.clone()), peer);
         self.hosts.borrow_mut().insert(host.id(), endpoint.clone());
         Some(endpoint)
     }
 
     /// A destination that discovery does not know: named by the request, or where the client was going.
     pub(crate) fn destination(&self, address: SocketAddr, name: &str) -> Rc<Endpoint> {
-        let key = (Peer::Tcp(address), Arc::from(name));
-        self.named.borrow_mut().entry(key).or_insert_with(|| Endpoint::new(None, Peer::Tcp(address))).clone()
+        self.reach(Peer::Tcp(address), name)
+    }
+
+    /// The same for a name with several addresses.
+    pub(crate) fn reach(&self, peer: Peer, name: &str) -> Rc<Endpoint> {
+        self.upstream.borrow().touch();
+        let key = (peer.clone(), Arc::from(name));
+        let endpoint = self.named.borrow_mut().entry(key).or_insert_with(|| Endpoint::new(self, None, peer)).clone();
+        endpoint.last.set(Instant::now());
+        endpoint
     }
 
     /// Closes what is idle for too long and forgets what is unused.
@@ -191,8 +207,18 @@ impl Cluster {
         for endpoint in self.hosts.borrow().values() {
             endpoint.sweep(now);
         }
+        let forgotten = match &self.upstream.borrow().cluster.discovery {
+            Discovery::OriginalDst(settings) => Some(settings.cleanup_interval),
+            Discovery::DynamicForwardProxy(names) => Some(names.unused),
+            _ => None,
+        };
         self.named.borrow_mut().retain(|_, endpoint| {
             endpoint.sweep(now);
+            let idle = now.saturating_duration_since(endpoint.last.get());
+            if forgotten.is_some_and(|after| idle >= after) && Rc::strong_count(endpoint) == 1 {
+                endpoint.close();
+                return false;
+            }
             Rc::strong_count(endpoint) > 1 || !endpoint.pools.borrow().is_empty()
         });
     }
@@ -205,28 +231,56 @@ impl Cluster {
 }
 
 impl Endpoint {
-    fn new(host: Option<Host>, peer: Peer) -> Rc<Self> {
+    fn new(cluster: &Cluster, host: Option<Host>, peer: Peer) -> Rc<Self> {
         Rc::new(Self {
+            cluster: cluster.name.clone(),
+            upstream: RefCell::new(cluster.upstream()),
+            last: Cell::new(Instant::now()),
             host: RefCell::new(host),
             telemetry: Cell::new(None),
-            peer,
+            peer: RefCell::new(peer),
+            usable: Cell::new(true),
             usual: RefCell::default(),
             pools: RefCell::default(),
         })
     }
 
+    /// The present state of its cluster: of the member, where the cluster that was asked is an aggregate.
+    pub(crate) fn upstream(&self) -> Arc<Upstream> {
+        self.upstream.borrow().clone()
+    }
+
+    /// Takes what became known of it.
+    fn follow(&self, host: &Host, now: &Upstream) {
+        let healthy = |host: &Host| host.health() != Health::Unhealthy;
+        let was_usable = self.usable.replace(healthy(host));
+        if now.cluster.close_on_health_failure && was_usable && !healthy(host) {
+            self.close();
+        }
+        *self.host.borrow_mut() = Some(host.clone());
+        self.telemetry.set(None);
+        // A name's further addresses may have changed; connections from now on go by the new ones.
+        if let Some(peer) = peer(host)
+            && *self.peer.borrow() != peer
+        {
+            *self.peer.borrow_mut() = peer;
+            self.close();
+        }
+    }
+
     /// Its TCP address.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        match &self.peer {
+        match &*self.peer.borrow() {
             Peer::Tcp(address) => Some(*address),
+            Peer::Any(list) => list.first().copied(),
             Peer::Unix(_) => None,
         }
     }
 
     fn sweep(&self, now: Instant) {
         let mut pools = self.pools.borrow_mut();
-        pools.iter().for_each(|(_, pool)| pool.sweep(now));
-        pools.retain(|(_, pool)| !pool.is_unused());
+        pools.iter().for_each(|(_, pool, _)| pool.sweep(now));
+        pools.retain(|(_, pool, _)| !pool.is_unused());
         if let Some(usual) = &*self.usual.borrow()
             && !usual.pool.is_unused()
         {
@@ -236,7 +290,7 @@ impl Endpoint {
     }
 
     fn close(&self) {
-        self.pools.borrow_mut().drain(..).for_each(|(_, pool)| pool.close());
+        self.pools.borrow_mut().drain(..).for_each(|(_, pool, _)| pool.close());
         *self.usual.borrow_mut() = None;
     }
 
@@ -284,7 +338,7 @@ impl Endpoint {
             downstream: if upstream.cluster.pool_per_downstream { wish.downstream } else { 0 },
             settings_of: Arc::as_ptr(&upstream.cluster.http) as usize,
         };
-        let pool = self.find_or_make(around, upstream, variant, tls.map(|t| (t, name)));
+        let pool = self.find_or_make(around, upstream, variant, tls.map(|t| (t, name)))?;
         if usual {
             let (sequence, priority) = (live.sequence, wish.priority);
             *self.usual.borrow_mut() = Some(Usual { sequence, files, priority, version, pool: pool.clone() });
@@ -298,28 +352,48 @@ impl Endpoint {
         upstream: &Upstream,
         variant: Variant,
         tls: Option<(ClientContext, Arc<str>)>,
-    ) -> Rc<Pool> {
+    ) -> Result<Rc<Pool>, Failure> {
         let mut pools = self.pools.borrow_mut();
-        if let Some((_, pool)) = pools.iter().find(|(v, _)| *v == variant) {
-            return pool.clone();
+        if let Some((_, pool, _)) = pools.iter().find(|(v, _, _)| *v == variant) {
+            return Ok(pool.clone());
         }
         // The same pool but for older secrets or settings: its connections finish what they have.
         let outdated = |v: &Variant| Variant { tls: v.tls, settings_of: v.settings_of, ..variant.clone() } == *v;
-        pools.retain(|(v, pool)| {
+        pools.retain(|(v, pool, _)| {
             let old = outdated(v);
             if old {
                 pool.close();
             }
             !old
         });
+        let breakers = upstream.breakers(variant.priority);
+        let permit = breakers.acquire(Resource::Pools).or_else(|| {
+            // One that serves nobody makes room.
+            pools.retain(|(_, pool, _)| !pool.is_unused());
+            breakers.acquire(Resource::Pools)
+        });
+        let permit = permit.ok_or_else(|| Failure::new(Kind::Overflow))?;
         let pool = Pool::new(
             settings(upstream, variant.version),
             self.target(around, upstream, &variant, tls),
-            upstream.breakers(variant.priority).clone(),
+            self.breakers(upstream, variant.priority),
             around.watch.clone(),
         );
-        pools.push((variant, pool.clone()));
-        pool
+        pools.push((variant, pool.clone(), permit));
+        Ok(pool)
+    }
+
+    /// The cluster's breakers, with the endpoint's own bound where there is one.
+    fn breakers(&self, upstream: &Upstream, priority: RoutePriority) -> Arc<Breakers> {
+        let (whole, settings) = (upstream.breakers(priority), &upstream.cluster.breakers);
+        let most = match priority {
+            RoutePriority::Default => settings.per_host_connections,
+            RoutePriority::High => settings.per_host_connections_high,
+        };
+        match (most, &*self.host.borrow()) {
+            (Some(most), Some(host)) => whole.of_host(&host.state, most),
+            _ => whole.clone(),
+        }
     }
 
     /// A connection of its own, for a TCP proxy.
@@ -393,7 +467,7 @@ impl Endpoint {
         let keepalive = cluster.keepalive.map(|k| Keepalive { time: k.time, interval: k.interval, probes: k.probes });
         let bind = cluster.bind.as_ref().and_then(|b| b.source).map(|a| a.ip());
         Target {
-            peer: self.peer.clone(),
+            peer: self.peer.borrow().clone(),
             tls,
             offer: match variant.version {
                 Version::Http1 => Offer::Http1,
@@ -405,6 +479,19 @@ impl Endpoint {
             keepalive,
             timeout: cluster.connect_timeout,
         }
+    }
+}
+
+/// How an endpoint of discovery is reached; `None`: not at all.
+fn peer(host: &Host) -> Option<Peer> {
+    let more = &host.endpoint.more_addresses;
+    match &host.endpoint.address {
+        EndpointAddress::Socket(address) if more.is_empty() => Some(Peer::Tcp(*address)),
+        EndpointAddress::Socket(address) => {
+            Some(Peer::Any([*address].into_iter().chain(more.iter().copied()).collect()))
+        }
+        EndpointAddress::Pipe(path) => Some(Peer::Unix(path.clone())),
+        EndpointAddress::Name(..) | EndpointAddress::Internal(..) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns no pool. Every failure says what the transport said, for the log; the client is told less.
 
+use super::eyeballs;
 use crate::{
     net::{
         proxy_protocol,
@@ -28,6 +29,8 @@ use tombolo_gateway_core::{
 pub(crate) enum Peer {
     /// TCP.
     Tcp(SocketAddr),
+    /// TCP to whichever of these answers first.
+    Any(Arc<[SocketAddr]>),
     /// A Unix socket.
     Unix(Arc<str>),
 }
@@ -78,6 +81,7 @@ pub(crate) async fn open(target: &Target) -> Result<Stream, Failure> {
 async fn open_unbounded(target: &Target) -> Result<Stream, Failure> {
     let mut tcp = match &target.peer {
         Peer::Tcp(to) => socket::connect(*to, target.from, target.keepalive).await.map_err(|e| refused(&e))?,
+        Peer::Any(list) => eyeballs::connect(list, target.from, target.keepalive).await.map_err(|e| refused(&e))?,
         Peer::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(&**path).await.map_err(|e| refused(&e))?)),
     };
     if let Some((version, source, destination)) = target.proxy {
@@ -119,6 +123,7 @@ fn server_name(name: &str, peer: &Peer) -> Option<ServerName<'static>> {
     }
     match peer {
         Peer::Tcp(address) => Some(ServerName::IpAddress(address.ip().into())),
+        Peer::Any(list) => list.first().map(|address| ServerName::IpAddress(address.ip().into())),
         Peer::Unix(_) => None,
     }
 }

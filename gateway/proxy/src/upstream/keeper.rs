@@ -3,12 +3,21 @@
 //! Owns the only task that changes it. Workers read a [`Live`] through one pointer and send suspicions the other way.
 //! Endpoints keep their state when a configuration changes around them.
 
-use super::dns::{self, Answers};
+mod kept;
+
+use super::{
+    dns,
+    health::{Around, Checked, Checks},
+};
 use crate::clock;
 use ahash::AHashMap;
+use kept::{Kept, Sources};
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -16,18 +25,19 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::sleep_until,
 };
+use tombolo_federation_model::Locality;
 use tombolo_gateway_core::{
-    balance::{EndpointSet, HostId, Plan},
+    balance::{Chain, Fleet, HostId, Plan},
     breaker::Breakers,
-    config::{Cluster, ClusterLoad, Config, Discovery, DnsSettings, Map, OutlierDetection, RoutePriority},
+    config::{Cluster, ClusterLoad, Config, Discovery, DnsSettings, HealthCheck, Map, RoutePriority},
     outlier::{Cause, Detector},
     time::Millis,
 };
 
 /// Suspicions that may wait; more are dropped, the next failure raises another.
 const SUSPECTS: usize = 1024;
-/// A name that does not resolve is asked again after this, at the latest.
-const DNS_RETRY: Duration = Duration::from_secs(5);
+/// The first round of health checks is waited for so long at most, as for anything else that a start waits for.
+const FIRST_ROUND: Duration = Duration::from_secs(15);
 
 /// A configuration with the state of its upstreams.
 #[derive(Debug, Default)]
@@ -47,7 +57,11 @@ pub(crate) struct Upstream {
     pub(crate) cluster: Arc<Cluster>,
     /// Who may be chosen.
     pub(crate) plan: Arc<Plan>,
+    /// For aggregates: which member's priority a request takes.
+    pub(crate) chain: Option<Arc<Chain>>,
     breakers: [Arc<Breakers>; 2],
+    /// It has had traffic: checks are frequent from then on.
+    used: Arc<AtomicBool>,
 }
 
 impl Upstream {
@@ -58,29 +72,42 @@ impl Upstream {
             RoutePriority::High => &self.breakers[1],
         }
     }
+
+    /// A request goes to it.
+    pub(crate) fn touch(&self) {
+        // Written once: the cache line stays shared between cores.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
-/// An endpoint that reached a limit of outlier detection.
+/// An endpoint that a worker has something to say about.
 #[derive(Debug, Clone)]
 pub(crate) struct Suspect {
     /// Its cluster.
     pub(crate) cluster: Arc<str>,
     /// Itself.
     pub(crate) host: HostId,
-    /// Which limit.
-    pub(crate) cause: Cause,
+    /// What.
+    pub(crate) blame: Blame,
 }
 
-/// State of one cluster that outlives configurations.
-struct Kept {
-    cluster: Arc<Cluster>,
-    /// As configured, names not resolved.
-    load: Arc<ClusterLoad>,
-    set: Arc<EndpointSet>,
-    breakers: [Arc<Breakers>; 2],
-    detector: Option<Detector>,
-    dns: Option<(AbortHandle, Answers)>,
-    upstream: Arc<Upstream>,
+/// What is said about an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// It reached a limit of outlier detection.
+    Outlier(Cause),
+    /// It said of itself that it wants to be left alone.
+    Itself,
+}
+
+/// What the keeper is given beside configurations.
+pub(crate) struct Setup {
+    /// For health checks.
+    pub(crate) around: Around,
+    /// The cluster that this gateway is one of, and where it is.
+    pub(crate) local: Option<(Arc<str>, Locality)>,
 }
 
 /// The task's own state.
@@ -90,8 +117,20 @@ pub(crate) struct Keeper {
     suspects: mpsc::Receiver<Suspect>,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     lookups: JoinSet<()>,
+    checks: Checks,
     kept: AHashMap<Arc<str>, Kept>,
+    local: Option<(Arc<str>, Locality)>,
+    fleet: Option<Fleet>,
     live: Live,
+    /// Nothing with listeners was published yet: since when there is something.
+    first: First,
+}
+
+/// How far the start is.
+enum First {
+    Nothing,
+    Waits(Instant),
+    Over,
 }
 
 struct Answer {
@@ -104,6 +143,7 @@ impl Keeper {
     /// A keeper, the way to tell it of suspects, and what it publishes.
     pub(crate) fn new(
         configs: watch::Receiver<Arc<Config>>,
+        setup: Setup,
     ) -> (Self, mpsc::Sender<Suspect>, watch::Receiver<Arc<Live>>) {
         let (tell, suspects) = mpsc::channel(SUSPECTS);
         let (out, live) = watch::channel(Arc::new(Live::default()));
@@ -113,8 +153,12 @@ impl Keeper {
             suspects,
             answers: mpsc::channel(64),
             lookups: JoinSet::new(),
+            checks: Checks::new(setup.around),
             kept: AHashMap::new(),
+            local: setup.local,
+            fleet: None,
             live: Live::default(),
+            first: First::Nothing,
         };
         (keeper, tell, live)
     }
@@ -130,16 +174,22 @@ impl Keeper {
                 },
                 Some(answer) = self.answers.1.recv() => self.take_answer(answer),
                 Some(suspect) = self.suspects.recv() => self.take_suspect(&suspect),
+                Some(checked) = self.checks.next() => self.take_checked(&checked),
                 () = sleep_until(next.into()) => self.tick(),
                 Some(_) = self.lookups.join_next() => false,
             };
             if changed {
+                self.follow_fleet();
+                self.link();
                 self.publish();
             }
         }
     }
 
     fn publish(&mut self) {
+        if self.waits_for_checks() {
+            return;
+        }
         self.live.sequence += 1;
         let live = Live {
             sequence: self.live.sequence,
@@ -149,10 +199,27 @@ impl Keeper {
         self.out.send_replace(Arc::new(live));
     }
 
+    /// At the start listeners wait until the endpoints behind them were looked at once.
+    fn waits_for_checks(&mut self) -> bool {
+        let since = match self.first {
+            First::Over => return false,
+            First::Nothing if self.live.config.listeners.is_empty() => return false,
+            First::Nothing => Instant::now(),
+            First::Waits(since) => since,
+        };
+        let waits = !self.checks.first_round_is_over() && since.elapsed() < FIRST_ROUND;
+        self.first = if waits { First::Waits(since) } else { First::Over };
+        waits
+    }
+
     fn next_tick(&self) -> Instant {
         let next = self.kept.values().filter_map(|k| k.detector.as_ref()).map(Detector::next_tick).min();
         let far = Instant::now() + Duration::from_secs(3600);
-        next.map_or(far, |at| (clock::origin() + Duration::from_millis(at.0)).min(far))
+        let sweep = next.map_or(far, |at| (clock::origin() + Duration::from_millis(at.0)).min(far));
+        match self.first {
+            First::Waits(since) => sweep.min(since + FIRST_ROUND),
+            First::Nothing | First::Over => sweep,
+        }
     }
 
     fn take_config(&mut self) -> bool {
@@ -161,8 +228,9 @@ impl Keeper {
         let gone: Vec<Arc<str>> = self.kept.keys().filter(|name| !config.clusters.contains(name)).cloned().collect();
         for name in gone {
             self.live.upstreams.remove(&name);
-            if let Some(Kept { dns: Some((task, _)), .. }) = self.kept.remove(&name) {
-                task.abort();
+            self.checks.forget(&name);
+            if let Some(gone) = self.kept.remove(&name) {
+                gone.stop();
             }
         }
         for (name, cluster) in config.clusters.iter() {
@@ -172,7 +240,7 @@ impl Keeper {
                 .get(name)
                 .is_some_and(|k| Arc::ptr_eq(&k.cluster, cluster) && load.is_none_or(|l| Arc::ptr_eq(&k.load, l)));
             if !same {
-                let load = load.cloned().unwrap_or_else(|| empty(name));
+                let load = load.cloned().unwrap_or_else(|| kept::empty(name));
                 self.take_cluster(name, cluster, load, now);
             }
         }
@@ -193,84 +261,78 @@ impl Keeper {
                             task.abort();
                             answers
                         });
-                        let literal = literals(&load);
-                        Some((
-                            self.ask(name, &load, settings),
-                            answers.unwrap_or_default().into_iter().chain(literal).collect(),
-                        ))
+                        let literal = kept::literals(&load);
+                        let known = answers.unwrap_or_default().into_iter().chain(literal).collect();
+                        Some((self.ask(name, &load, settings), known))
                     }
                 }
             }
             _ => None,
         };
-        let resolved = resolved(cluster, &load, dns.as_ref().map(|(_, answers)| answers));
-        let unchecked = false;
-        let set = Arc::new(EndpointSet::new(&resolved, before.as_ref().map(|b| &*b.set), unchecked, now));
-        let breakers = match &before {
-            Some(before) => before.breakers.clone(),
-            None => [Breakers::new(&cluster.breakers.default), Breakers::new(&cluster.breakers.high)],
-        };
-        breakers[0].configure(&cluster.breakers.default);
-        breakers[1].configure(&cluster.breakers.high);
-        let detector = detector(before.and_then(|b| b.detector), cluster.outlier.as_ref(), &set, now);
-        let upstream = plan(cluster, &set, &breakers, now);
-        self.live.upstreams.insert(name.clone(), upstream.clone());
-        let kept = Kept { cluster: cluster.clone(), load, set, breakers, detector, dns, upstream };
+        let sources = Sources { cluster: cluster.clone(), load, dns };
+        let kept = Kept::new(sources, before, self.fleet.as_ref(), now);
+        self.checks.follow(cluster, &kept.set, &kept.used);
+        self.live.upstreams.insert(name.clone(), kept.upstream.clone());
         self.kept.insert(name.clone(), kept);
     }
 
-    /// Asks for all names of a load, again and again.
+    /// Asks for all names of a load, each again when its answer is old.
     fn ask(&mut self, cluster: &Arc<str>, load: &ClusterLoad, settings: &DnsSettings) -> AbortHandle {
         let (cluster, names, settings, tell) =
             (cluster.clone(), dns::names(load), settings.clone(), self.answers.0.clone());
         self.lookups.spawn(async move {
-            loop {
-                let mut wait = settings.refresh.max(Duration::from_millis(100));
-                for name in &names {
-                    match dns::resolve(name, settings.family).await {
-                        Ok(addresses) => {
-                            let answer = Answer { cluster: cluster.clone(), name: name.clone(), addresses };
-                            if tell.send(answer).await.is_err() {
-                                return;
-                            }
-                        }
-                        Err(error) => {
-                            tracing::debug!(%cluster, %name, %error, "name not resolved, keeping the last answer");
-                            wait = wait.min(DNS_RETRY);
-                        }
-                    }
-                }
-                tokio::time::sleep(wait.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
-            }
+            let asked = names.into_iter().map(|name| ask_again(&cluster, name, &settings, &tell));
+            futures_util::future::join_all(asked).await;
         })
     }
 
     fn take_answer(&mut self, answer: Answer) -> bool {
+        let now = clock::now();
         let Some(kept) = self.kept.get_mut(&answer.cluster) else { return false };
-        let Some((_, answers)) = &mut kept.dns else { return false };
-        if answers.get(&answer.name) == Some(&answer.addresses) {
+        if !kept.answer(answer.name, answer.addresses) {
             return false;
         }
-        answers.insert(answer.name, answer.addresses);
-        let now = clock::now();
-        let load = resolved(&kept.cluster, &kept.load, kept.dns.as_ref().map(|(_, answers)| answers));
-        kept.set = Arc::new(EndpointSet::new(&load, Some(&kept.set), false, now));
-        if let Some(detector) = &mut kept.detector {
-            detector.hosts(kept.set.hosts().iter().map(|h| &h.state));
-        }
-        self.replan(&answer.cluster, now)
+        kept.renew(self.fleet.as_ref(), now);
+        self.checks.follow(&kept.cluster, &kept.set, &kept.used);
+        self.live.upstreams.insert(answer.cluster, kept.upstream.clone());
+        true
     }
 
     fn take_suspect(&mut self, suspect: &Suspect) -> bool {
         let now = clock::now();
-        let Some(detector) = self.kept.get_mut(&suspect.cluster).and_then(|k| k.detector.as_mut()) else {
-            return false;
+        let cause = match suspect.blame {
+            Blame::Outlier(cause) => cause,
+            Blame::Itself => {
+                self.checks.told_by_itself(&suspect.cluster, suspect.host);
+                return false;
+            }
         };
-        if !detector.suspect(suspect.host, suspect.cause, now, rand::random()) {
+        let Some(kept) = self.kept.get_mut(&suspect.cluster) else { return false };
+        let ejects = kept.detector.as_mut().is_some_and(|d| d.suspect(suspect.host, cause, now, rand::random()));
+        if !ejects {
             return false;
         }
-        tracing::info!(cluster = %suspect.cluster, host = suspect.host.0, cause = ?suspect.cause, "endpoint ejected");
+        let host = kept.name_of(suspect.host);
+        tracing::info!(cluster = %suspect.cluster, host, ?cause, "endpoint ejected");
         self.replan(&suspect.cluster, now)
+    }
+
+    fn take_checked(&mut self, checked: &Checked) -> bool {
+        let now = clock::now();
+        let starting = matches!(self.first, First::Waits(_)) && checked.first;
+        let Some(kept) = self.kept.get_mut(&checked.cluster) else { return starting };
+        let readmitted = checked.good && kept.detector.as_mut().is_some_and(|d| d.readmit(checked.host));
+        if !checked.changed && !readmitted {
+            return starting;
+        }
+        if !checked.good && kept.is_leaving(checked.host) {
+            // Its health was all that kept it.
+            kept.renew(self.fleet.as_ref(), now);
+            self.checks.follow(&kept.cluster, &kept.set, &kept.used);
+            self.live.upstreams.insert(checked.cluster.clone(), kept.upstream.clone());
+            return true;
+        }
+        self.replan(&checked.cluster, now)
     }
 
     fn tick(&mut self) -> bool {
@@ -283,63 +345,79 @@ impl Keeper {
         for name in &changed {
             self.replan(name, now);
         }
-        !changed.is_empty()
+        !changed.is_empty() || matches!(self.first, First::Waits(_))
     }
 
     /// Health or endpoints changed: somebody else may be chosen now.
     fn replan(&mut self, name: &Arc<str>, now: Millis) -> bool {
         let Some(kept) = self.kept.get_mut(name) else { return false };
-        kept.upstream = plan(&kept.cluster, &kept.set, &kept.breakers, now);
+        kept.replan(self.fleet.as_ref(), now);
         self.live.upstreams.insert(name.clone(), kept.upstream.clone());
         true
     }
-}
 
-fn plan(cluster: &Arc<Cluster>, set: &Arc<EndpointSet>, breakers: &[Arc<Breakers>; 2], now: Millis) -> Arc<Upstream> {
-    let plan = Arc::new(Plan::new(set, &cluster.lb, now));
-    Arc::new(Upstream { cluster: cluster.clone(), plan, breakers: breakers.clone() })
-}
-
-fn detector(
-    before: Option<Detector>,
-    settings: Option<&Arc<OutlierDetection>>,
-    set: &EndpointSet,
-    now: Millis,
-) -> Option<Detector> {
-    let settings = settings?.clone();
-    let mut detector = match before {
-        Some(mut detector) => {
-            detector.configure(settings);
-            detector
+    /// Where the fleet changed, so does what stays in the own zone.
+    fn follow_fleet(&mut self) {
+        let Some((name, own)) = &self.local else { return };
+        let fleet = self.live.upstreams.get(name).map(|local| Fleet::new(own.clone(), &local.plan));
+        if fleet == self.fleet {
+            return;
         }
-        None => Detector::new(settings, now),
-    };
-    detector.hosts(set.hosts().iter().map(|h| &h.state));
-    Some(detector)
+        self.fleet = fleet;
+        let now = clock::now();
+        let all: Vec<Arc<str>> =
+            self.kept.iter().filter(|(_, kept)| kept.has_zones()).map(|(n, _)| n.clone()).collect();
+        for name in &all {
+            self.replan(name, now);
+        }
+    }
+
+    /// Aggregates follow their members.
+    fn link(&mut self) {
+        let mut linked = Vec::new();
+        for (name, kept) in &mut self.kept {
+            let Discovery::Aggregate(members) = &kept.cluster.discovery else { continue };
+            let plans: Vec<Option<Arc<Plan>>> =
+                members.iter().map(|member| self.live.upstreams.get(member).map(|u| u.plan.clone())).collect();
+            if kept.link(plans) {
+                linked.push((name.clone(), kept.upstream.clone()));
+            }
+        }
+        for (name, upstream) in linked {
+            self.live.upstreams.insert(name, upstream);
+        }
+    }
 }
 
-fn resolved(cluster: &Cluster, load: &Arc<ClusterLoad>, answers: Option<&Answers>) -> Arc<ClusterLoad> {
-    let Some(answers) = answers else { return load.clone() };
-    let logical = matches!(cluster.discovery, Discovery::LogicalDns(..));
-    Arc::new(dns::apply(load, answers, logical))
-}
-
-/// Names that are addresses need no question and count at once.
-fn literals(load: &ClusterLoad) -> Vec<(Arc<str>, Vec<std::net::IpAddr>)> {
-    dns::names(load).into_iter().filter_map(|name| Some((name.clone(), vec![name.parse().ok()?]))).collect()
-}
-
-fn empty(name: &Arc<str>) -> Arc<ClusterLoad> {
-    Arc::new(ClusterLoad {
-        name: name.clone(),
-        priorities: Box::default(),
-        overprovisioning: 140,
-        weighted_localities: false,
-        drops: Box::default(),
-    })
+/// Asks for one name for as long as its cluster is there.
+async fn ask_again(cluster: &Arc<str>, name: Arc<str>, settings: &DnsSettings, tell: &mpsc::Sender<Answer>) {
+    let mut failures = 0;
+    loop {
+        let ttl = match dns::resolve(&name, settings).await {
+            Ok(found) => {
+                failures = 0;
+                let answer = Answer { cluster: cluster.clone(), name: name.clone(), addresses: found.addresses };
+                if tell.send(answer).await.is_err() {
+                    return;
+                }
+                found.ttl
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::debug!(%cluster, %name, %error, "name not resolved, keeping the last answer");
+                None
+            }
+        };
+        tokio::time::sleep(dns::pause(settings, ttl, failures, rand::random())).await;
+    }
 }
 
 /// Everything that is kept about upstreams, for the admin interface: name, endpoints, breakers.
 pub(crate) fn sorted(live: &Live) -> BTreeMap<Arc<str>, Arc<Upstream>> {
     live.upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.clone())).collect()
+}
+
+/// Whether endpoints of a cluster are checked at all.
+fn checks(cluster: &Cluster) -> Option<&Arc<HealthCheck>> {
+    cluster.health_check.as_ref()
 }
