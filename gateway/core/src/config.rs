@@ -31,9 +31,10 @@ pub use cluster::{
     TransportSocket, UpstreamHttp,
 };
 pub use filter::{
-    Abort, AbortKind, Coder, Coding, Compressible, Compressor, CompressorOverride, Cors, Decompressor, Delay,
-    DelayKind, Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter,
-    HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, RouterFilter,
+    Abort, AbortKind, AccessAction, AccessPolicy, AccessRules, Coder, Coding, Compressible, Compressor,
+    CompressorOverride, Condition, Cors, Decompressor, Delay, DelayKind, DescriptorLimit, Discovered, Extension, Fault,
+    FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter, HealthCheckFilter, HostRules, HttpFilter,
+    HttpFilterKind, LocalRateLimit, RateAction, RateRule, RouterFilter, Rules,
 };
 pub use guard::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};

@@ -11,12 +11,13 @@ mod tests;
 
 use crate::{
     config::{
-        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HealthCheckFilter, HttpFilter,
-        HttpFilterKind, LocalRateLimit, Mirror, Redirect, Route, RouteAction, RouteTable, RouteTarget, RouterFilter,
+        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HeaderMutationFilter,
+        HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, Mirror, Redirect, Route, RouteAction,
+        RouteTable, RouteTarget, RouterFilter,
     },
     decision::{Cause, Decision, Forward, Matched, Reply, UpgradePlan},
     failure::{Failure, Flag, Flags, Kind},
-    filter::{self, BodyFilter, CorsVerdict},
+    filter::{self, BodyFilter, CorsVerdict, Described, Subject},
     format::Facts,
     forward,
     head::{ConnInfo, Head},
@@ -28,7 +29,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// What may change from request to request besides the request.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,6 +72,8 @@ pub fn decide(
         (Some(_), Err(())) => None,
     };
     let mut draft = Draft {
+        conn: Some(conn),
+        client: caller.address,
         matched: matched.as_ref(),
         weighted,
         cluster: choice.as_ref().map_or("", |c| &c.name),
@@ -196,6 +199,8 @@ fn upgrade(hcm: &Hcm, matched: Option<&Matched>, head: &Head) -> Result<Option<U
 /// What filters add to a decision.
 #[derive(Default)]
 struct Draft<'m> {
+    conn: Option<&'m ConnInfo>,
+    client: Option<SocketAddr>,
     matched: Option<&'m Matched>,
     weighted: Option<u32>,
     cluster: &'m str,
@@ -255,7 +260,7 @@ impl<'m> Draft<'m> {
             }
             HttpFilterKind::LocalRateLimit(own) => {
                 let limit = if let Some(FilterOverride::LocalRateLimit(limit)) = over { limit } else { own };
-                return limited(limit, moment, random);
+                return self.limited(limit, head, moment, random);
             }
             HttpFilterKind::HeaderMutation(own) => {
                 self.parts.mutations.push(Arc::clone(own));
@@ -285,6 +290,12 @@ impl<'m> Draft<'m> {
                 let most = if let Some(FilterOverride::Buffer(other)) = over { other } else { own };
                 self.parts.bodies.push(BodyFilter::Buffer(*most));
             }
+            HttpFilterKind::Rbac(own) => {
+                let rules = if let Some(FilterOverride::Rbac(other)) = over { other } else { own };
+                let subject = Subject { conn: self.conn?, client: self.client, head: Some(head) };
+                let details = filter::allowed(rules, subject).err()?;
+                return Some(Box::new(Reply::failure(Failure::new(Kind::AccessDenied).with_reason(details))));
+            }
             HttpFilterKind::HealthCheck(own) => return self.health_check(own, head),
             HttpFilterKind::MeshStats | HttpFilterKind::GrpcStats | HttpFilterKind::Router(_) => {}
         }
@@ -310,6 +321,47 @@ impl<'m> Draft<'m> {
         Some(Box::new(reply))
     }
 
+    fn limited(
+        &mut self,
+        limit: &LocalRateLimit,
+        head: &Head,
+        moment: Moment,
+        random: &mut Random,
+    ) -> Option<Box<Reply>> {
+        if !limit.enabled.hit(random.draw()) {
+            return None;
+        }
+        let described = Described { head, client: self.client, cluster: self.cluster, matched: self.matched };
+        let (passes, bucket) = filter::take(limit, described, moment.now)?;
+        let mut told = HeaderMap::new();
+        if limit.tell {
+            let (left, wait) = (bucket.left(moment.now), bucket.wait(moment.now));
+            told.insert(names::X_RATELIMIT_LIMIT, HeaderValue::from(bucket.max()));
+            told.insert(names::X_RATELIMIT_REMAINING, HeaderValue::from(left));
+            told.insert(names::X_RATELIMIT_RESET, HeaderValue::from(wait));
+        }
+        let enforced = !passes && limit.enforced.hit(random.draw());
+        if !enforced {
+            self.parts.response_headers.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
+            if !passes && !limit.request_headers.is_empty() {
+                let request = limit.request_headers.clone();
+                self.parts
+                    .mutations
+                    .push(Arc::new(HeaderMutationFilter { request, ..HeaderMutationFilter::default() }));
+            }
+            return None;
+        }
+        let mut reply = Reply::failure(Failure::new(Kind::RateLimited).with_status(limit.status));
+        let pending = crate::header::evaluate(&limit.response_headers, &Facts { head: Some(head), ..Facts::default() });
+        crate::header::apply(&limit.response_headers, pending, &mut reply.headers);
+        reply.headers.extend(told);
+        if limit.tell_retry {
+            reply.headers.insert(header::RETRY_AFTER, HeaderValue::from(bucket.wait(moment.now)));
+        }
+        reply.grpc_status = limit.grpc_resource_exhausted.then_some(8);
+        Some(Box::new(reply))
+    }
+
     fn health_check(&mut self, own: &Arc<HealthCheckFilter>, head: &Head) -> Option<Box<Reply>> {
         if !route::headers_match(&own.headers, head) {
             return None;
@@ -331,17 +383,6 @@ impl<'m> Draft<'m> {
             }
         }
     }
-}
-
-fn limited(limit: &LocalRateLimit, moment: Moment, random: &mut Random) -> Option<Box<Reply>> {
-    if !limit.enabled.hit(random.draw()) || limit.bucket.take(moment.now) || !limit.enforced.hit(random.draw()) {
-        return None;
-    }
-    let mut reply = Reply::failure(Failure::new(Kind::RateLimited).with_status(limit.status));
-    let pending = crate::header::evaluate(&limit.response_headers, &Facts::default());
-    crate::header::apply(&limit.response_headers, pending, &mut reply.headers);
-    reply.grpc_status = limit.grpc_resource_exhausted.then_some(8);
-    Some(Box::new(reply))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one decision, used once")]

@@ -3,11 +3,14 @@
 //! Owns behaviour; settings are in `config`. Pure: buckets of tokens are the one thing that changes, and they are told the time.
 //! Used by `decide`.
 
+mod access;
 mod body;
 mod bucket;
 mod cors;
 mod fault;
+mod limit;
 
+pub use access::{Subject, allowed};
 pub use body::{BodyFilter, Leaving, Recode, Recodes, Web, enter, is_foreign_to_web, is_grpc_web, leave};
 pub use bucket::TokenBucket;
 pub(crate) use cors::CorsVerdict;
@@ -19,6 +22,7 @@ use crate::{
 
 pub(crate) use cors::judge as cors;
 pub(crate) use fault::inject;
+pub(crate) use limit::{Described, take};
 
 /// What the most specific level says about a filter.
 pub(crate) fn override_of<'m>(

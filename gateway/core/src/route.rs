@@ -16,6 +16,7 @@ mod tests;
 
 pub use hash::{Hashed, hash_request};
 pub use matching::{header_matches, header_matches_in, headers_match};
+pub(crate) use matching::{query as query_fits, query_value};
 pub use redirect::location;
 pub use rewrite::{rewritten_host, rewritten_path};
 

@@ -28,6 +28,7 @@ use tokio_rustls::StartHandshake;
 use tombolo_gateway_core::{
     chain::{self, Sniffed},
     config::{FilterChain, Listener, ListenerFilter, NetworkFilter, ProxyProtocolSettings, Terminal},
+    filter::{Subject, allowed},
     head::ConnInfo,
 };
 
@@ -372,6 +373,13 @@ async fn finish(inbound: Inbound, stream: Stream) {
         match filter {
             // Kept by what ends the chain.
             NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => {}
+            NetworkFilter::Rbac(rules) => {
+                let subject = Subject { conn: &inbound.info, client: None, head: None };
+                if let Err(details) = allowed(rules, subject) {
+                    tracing::debug!(listener = %inbound.listener.name, %details, "connection refused");
+                    return;
+                }
+            }
             // Its configuration did not come: without it nothing may pass.
             NetworkFilter::Discovered(_) => return,
         }

@@ -1,10 +1,14 @@
 //! HTTP filters as configured: a closed list. `crate::filter` holds their behaviour.
 
+mod access;
 mod body;
 mod health;
+mod limit;
 
+pub use access::{AccessAction, AccessPolicy, AccessRules, Condition, Rules};
 pub use body::{Coder, Coding, Compressible, Compressor, CompressorOverride, Decompressor};
 pub use health::HealthCheckFilter;
+pub use limit::{DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule};
 
 use super::{Fraction, HeaderChanges, HeaderMatcher, StringMatcher};
 use http::HeaderValue;
@@ -44,6 +48,8 @@ pub enum HttpFilterKind {
     GrpcWeb,
     /// Keeps requests of up to so many bytes back until they are complete.
     Buffer(u64),
+    /// Lets only those pass who may.
+    Rbac(Arc<AccessRules>),
     /// Answers health checks.
     HealthCheck(Arc<HealthCheckFilter>),
     /// Counts gRPC messages.
@@ -112,6 +118,8 @@ pub enum FilterOverride {
     Compressor(Arc<CompressorOverride>),
     /// Another bound.
     Buffer(u64),
+    /// Other rules.
+    Rbac(Arc<AccessRules>),
     /// Host to resolve instead of the request's.
     ForwardHost(Arc<str>),
     /// Host to resolve is in this header.
@@ -210,25 +218,6 @@ pub struct Cors {
     pub enabled: Fraction,
     /// How often it is only counted.
     pub shadow: Option<Fraction>,
-}
-
-/// A token bucket in front of the routes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalRateLimit {
-    /// Prefix of statistics.
-    pub stat_prefix: Arc<str>,
-    /// Most tokens, tokens added each interval, and the interval.
-    pub bucket: Arc<crate::filter::TokenBucket>,
-    /// How often it is looked at.
-    pub enabled: Fraction,
-    /// How often it is enforced.
-    pub enforced: Fraction,
-    /// Status of refusals; 429.
-    pub status: u16,
-    /// Headers of refusals.
-    pub response_headers: HeaderChanges,
-    /// gRPC refusals say RESOURCE_EXHAUSTED instead of UNAVAILABLE.
-    pub grpc_resource_exhausted: bool,
 }
 
 /// Changes headers at its place in the chain.

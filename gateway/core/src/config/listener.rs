@@ -185,6 +185,8 @@ pub enum NetworkFilter {
     SniCluster,
     /// At most so many connections at once; more are closed after the delay.
     ConnectionLimit(u64, Option<Duration>),
+    /// Lets only those pass who may.
+    Rbac(Arc<super::AccessRules>),
     /// Comes as a resource of its own; while this stands here, connections are closed.
     Discovered(Arc<super::Discovered>),
 }

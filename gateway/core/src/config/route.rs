@@ -72,6 +72,8 @@ pub struct VirtualHost {
     pub mirrors: Box<[Mirror]>,
     /// For routes that say nothing about a filter.
     pub overrides: FilterOverrides,
+    /// How requests are described for rate limits.
+    pub rate_rules: Box<[super::RateRule]>,
     /// Bytes of a request body that are kept for retries and mirrors; `None`: the listener's buffer limit.
     pub body_buffer_limit: Option<u64>,
     /// Free-form.
@@ -198,6 +200,10 @@ pub struct RouteAction {
     pub timeout: Option<Duration>,
     /// Nothing moves on the stream. `None`: the connection manager's; `Some(ZERO)`: no bound.
     pub idle_timeout: Option<Duration>,
+    /// How requests are described for rate limits.
+    pub rate_rules: Box<[super::RateRule]>,
+    /// Rules of the virtual host count as well.
+    pub include_host_rules: bool,
     /// Bounds of the stream's life.
     pub stream_limit: Option<StreamLimit>,
     /// When it is tried again. `None`: the virtual host's.

@@ -250,12 +250,20 @@ fn preflights_are_answered_and_origins_allowed() {
 fn a_bucket_runs_dry_and_fills_again() {
     let limit = LocalRateLimit {
         stat_prefix: "".into(),
-        bucket: Arc::new(TokenBucket::new(2, 1, 100)),
+        bucket: Some(Arc::new(TokenBucket::new(2, 1, 100))),
         enabled: always(),
         enforced: always(),
         status: 429,
         response_headers: crate::config::HeaderChanges::default(),
         grpc_resource_exhausted: false,
+        request_headers: crate::config::HeaderChanges::default(),
+        descriptors: Box::default(),
+        rules: Box::default(),
+        stage: 0,
+        host_rules: crate::config::HostRules::Otherwise,
+        tell: true,
+        tell_retry: true,
+        always_default: true,
     };
     let hcm = with(HttpFilterKind::LocalRateLimit(Arc::new(limit)));
     let table = table(&table_message("t", &["*"], vec![route_to("c", prefix())]));
@@ -269,6 +277,13 @@ fn a_bucket_runs_dry_and_fills_again() {
         [passes(0), passes(1), passes(2), passes(100), passes(101), passes(1000), passes(1001), passes(1002)],
         [true, true, false, true, false, true, true, false]
     );
+    let moment = Moment { now: Millis(1002), active_faults: 0 };
+    let decision =
+        decide(&config(), &hcm, Some(&table), &conn(), caller(false), &head("/", &[]), moment, &mut Random::new(1));
+    let Decision::Reply(reply) = decision else { panic!("forwarded") };
+    let told = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"]
+        .map(|name| reply.headers[name].to_str().unwrap().to_owned());
+    assert_eq!(told, ["2", "0", "1", "1"]);
 }
 
 #[test]

@@ -75,12 +75,12 @@ fn value_fits(kind: &HeaderMatch, value: &[u8]) -> bool {
 }
 
 /// The first value of a query parameter, not decoded.
-pub(super) fn query_value<'q>(name: &str, query: Option<&'q str>) -> Option<&'q str> {
+pub(crate) fn query_value<'q>(name: &str, query: Option<&'q str>) -> Option<&'q str> {
     let mut pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-pub(super) fn query(matcher: &QueryMatcher, query: Option<&str>) -> bool {
+pub(crate) fn query(matcher: &QueryMatcher, query: Option<&str>) -> bool {
     let value = query_value(&matcher.name, query);
     match &matcher.kind {
         QueryMatch::Present(present) => *present == value.is_some(),

@@ -74,7 +74,7 @@ pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded
         cluster_specifier,
         host_rewrite_specifier,
     } = message;
-    refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, rate_limits, include_vh_rate_limits, cors);
+    refuse!(flush_timeout, early_data_policy, retry_policy_typed_config, cors);
     refuse!(max_grpc_timeout, grpc_timeout_offset, internal_redirect_action, max_internal_redirects);
     let rewrites = Rewrites { prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite };
     let hash = hash_policy.into_iter().enumerate().map(|(at, policy)| hash(policy).nth("hash_policy", at));
@@ -94,6 +94,8 @@ pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded
         mirrors: mirrors(request_mirror_policies)?,
         priority,
         hash: hash.collect::<Decoded<_>>()?,
+        rate_rules: super::limit::rules(rate_limits)?,
+        include_host_rules: bool_or(include_vh_rate_limits, false),
         upgrades: upgrades.collect::<Decoded<_>>()?,
         internal_redirect: internal_redirect_policy
             .map(internal_redirect)

@@ -81,7 +81,7 @@ pub(super) fn ranges(list: Vec<core::CidrRange>, field: &str) -> Decoded<Box<[Ci
     list.into_iter().enumerate().map(|(at, range)| one_range(range).nth(field, at)).collect()
 }
 
-fn one_range(range: core::CidrRange) -> Result<Cidr, String> {
+pub(super) fn one_range(range: core::CidrRange) -> Result<Cidr, String> {
     let ip: IpAddr =
         range.address_prefix.parse().map_err(|_| format!("{:?} is not an IP address", range.address_prefix))?;
     let length = u8::try_from(u32_or(range.prefix_len, 0)).map_err(|_| "not a prefix length".to_owned())?;

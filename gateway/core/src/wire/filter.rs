@@ -2,17 +2,12 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, duration, header_name, header_value, refuse, type_name, u32_or, unpack},
-    body, extension, header, matcher,
+    any::{At, Decoded, bool_or, duration, header_name, header_value, refuse, type_name, unpack},
+    body, extension, header, matcher, rbac,
 };
-use crate::{
-    config::{
-        Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
-        HeaderChanges, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit,
-        RouterFilter,
-    },
-    filter::TokenBucket,
-    time::millis,
+use crate::config::{
+    Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
+    HeaderChanges, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, RouterFilter,
 };
 use prost::{Message as _, Name as _};
 use std::{collections::HashMap, sync::Arc};
@@ -25,7 +20,7 @@ use tombolo_controlplane_api::xds::{
                 buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, decompressor::v3 as decompressor,
                 dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
                 grpc_web::v3 as grpc_web, header_mutation::v3 as mutation, health_check::v3 as health_check,
-                local_ratelimit::v3 as limit, router::v3 as router,
+                local_ratelimit::v3 as limit, rbac::v3 as access, router::v3 as router,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },
@@ -104,7 +99,7 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
     } else if kind == cors::Cors::full_name() {
         HttpFilterKind::Cors
     } else if kind == limit::LocalRateLimit::full_name() {
-        HttpFilterKind::LocalRateLimit(Arc::new(rate_limit(unpack(config)?)?))
+        HttpFilterKind::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, false)?))
     } else if kind == mutation::HeaderMutation::full_name() {
         HttpFilterKind::HeaderMutation(Arc::new(mutations(unpack(config)?)?))
     } else if kind == forward::FilterConfig::full_name() {
@@ -118,6 +113,8 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
         HttpFilterKind::GrpcWeb
     } else if kind == buffer::Buffer::full_name() {
         HttpFilterKind::Buffer(body::buffer(unpack(config)?)?)
+    } else if kind == access::Rbac::full_name() {
+        HttpFilterKind::Rbac(Arc::new(rbac::of_http(unpack(config)?)?))
     } else if kind == health_check::HealthCheck::full_name() {
         HttpFilterKind::HealthCheck(Arc::new(health_filter(unpack(config)?)?))
     } else if kind == stats::FilterConfig::full_name() {
@@ -293,49 +290,6 @@ fn share(value: Option<RuntimeFractionalPercent>, default: Fraction) -> Fraction
     matcher::runtime_share(value, Some(default.clone())).unwrap_or(default)
 }
 
-fn rate_limit(message: limit::LocalRateLimit) -> Decoded<LocalRateLimit> {
-    let limit::LocalRateLimit {
-        stat_prefix,
-        status,
-        token_bucket,
-        filter_enabled,
-        filter_enforced,
-        request_headers_to_add_when_not_enforced,
-        response_headers_to_add,
-        descriptors,
-        stage,
-        local_rate_limit_per_downstream_connection,
-        local_cluster_rate_limit,
-        enable_x_ratelimit_headers,
-        vh_rate_limits,
-        always_consume_default_token_bucket,
-        rate_limited_as_resource_exhausted,
-        rate_limits,
-        max_dynamic_descriptors,
-        enable_retry_after_header,
-    } = message;
-    refuse!(request_headers_to_add_when_not_enforced, descriptors, stage, local_cluster_rate_limit, rate_limits);
-    refuse!(enable_x_ratelimit_headers, local_rate_limit_per_downstream_connection, enable_retry_after_header);
-    // These say how descriptors are used, of which there are none.
-    let _ = (vh_rate_limits, always_consume_default_token_bucket, max_dynamic_descriptors);
-    let bucket = token_bucket.ok_or_else(|| Refusal::new("token_bucket", "missing"))?;
-    let interval =
-        bucket.fill_interval.as_ref().ok_or_else(|| Refusal::new("token_bucket.fill_interval", "missing"))?;
-    let interval = millis(duration(interval).at("token_bucket.fill_interval")?);
-    // Without a word on the share Envoy does nothing.
-    let never = Fraction { numerator: 0, ..Fraction::always() };
-    let status = status.map_or(429, |status| status.code);
-    Ok(LocalRateLimit {
-        stat_prefix: stat_prefix.into(),
-        bucket: Arc::new(TokenBucket::new(bucket.max_tokens, u32_or(bucket.tokens_per_fill, 1), interval)),
-        enabled: share(filter_enabled, never.clone()),
-        enforced: share(filter_enforced, never),
-        status: u16::try_from(status).ok().filter(|status| *status >= 400).unwrap_or(429),
-        response_headers: header::changes(response_headers_to_add, &[], "response_headers_to_add", "")?,
-        grpc_resource_exhausted: rate_limited_as_resource_exhausted,
-    })
-}
-
 fn mutations(message: mutation::HeaderMutation) -> Decoded<HeaderMutationFilter> {
     let mutation::HeaderMutation { mutations, most_specific_header_mutations_wins } = message;
     let (request, response) = mutation_lists(mutations.unwrap_or_default()).at("mutations")?;
@@ -385,13 +339,19 @@ fn override_of(config: &Any, optional: bool) -> Decoded<Option<FilterOverride>> 
     } else if kind == cors::CorsPolicy::full_name() {
         FilterOverride::Cors(Arc::new(cors_policy(unpack(config)?)?))
     } else if kind == limit::LocalRateLimit::full_name() {
-        FilterOverride::LocalRateLimit(Arc::new(rate_limit(unpack(config)?)?))
+        FilterOverride::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, true)?))
     } else if kind == mutation::HeaderMutationPerRoute::full_name() {
         let message: mutation::HeaderMutationPerRoute = unpack(config)?;
         let (request, response) = mutation_lists(message.mutations.unwrap_or_default()).at("mutations")?;
         FilterOverride::HeaderMutation(Arc::new(HeaderMutationFilter { request, response, most_specific_wins: false }))
     } else if kind == compressor::CompressorPerRoute::full_name() {
         body::compressor_override(unpack(config)?)?
+    } else if kind == access::RbacPerRoute::full_name() {
+        let message: access::RbacPerRoute = unpack(config)?;
+        match message.rbac {
+            Some(own) => FilterOverride::Rbac(Arc::new(rbac::of_http(own).at("rbac")?)),
+            None => FilterOverride::Off,
+        }
     } else if kind == buffer::BufferPerRoute::full_name() {
         body::buffer_override(unpack(config)?)?
     } else if kind == forward::PerRouteConfig::full_name() {

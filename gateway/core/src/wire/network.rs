@@ -15,6 +15,7 @@ use tombolo_controlplane_api::xds::{
         extensions::filters::network::{
             connection_limit::v3::ConnectionLimit,
             http_connection_manager::v3::HttpConnectionManager,
+            rbac::v3::Rbac,
             sni_cluster::v3::SniCluster,
             tcp_proxy::v3::{
                 self as tcp,
@@ -77,7 +78,9 @@ fn known(name: &str, config: &Any) -> Decoded<Found> {
 /// A filter that does not end a chain; `None` for those that we do not have.
 pub(super) fn known_filter(name: &str, config: &Any) -> Decoded<Option<NetworkFilter>> {
     let kind = type_name(config);
-    Ok(Some(if kind == SniCluster::full_name() {
+    Ok(Some(if kind == Rbac::full_name() {
+        NetworkFilter::Rbac(Arc::new(super::rbac::of_network(unpack(config)?)?))
+    } else if kind == SniCluster::full_name() {
         NetworkFilter::SniCluster
     } else if kind == ConnectionLimit::full_name() {
         let ConnectionLimit { stat_prefix, max_connections, delay, runtime_enabled } = unpack(config)?;

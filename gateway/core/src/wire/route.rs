@@ -127,7 +127,7 @@ pub(super) fn virtual_host(message: pb::VirtualHost, most_body: usize) -> Decode
         metadata: meta,
         route_specifiers,
     } = message;
-    refuse!(matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config, route_specifiers);
+    refuse!(matcher, virtual_clusters, cors, retry_policy_typed_config, route_specifiers);
     if domains.is_empty() {
         return Err(Refusal::new("domains", "empty"));
     }
@@ -150,6 +150,7 @@ pub(super) fn virtual_host(message: pb::VirtualHost, most_body: usize) -> Decode
         mirrors: action::mirrors(request_mirror_policies)?,
         overrides: filter::overrides(typed_per_filter_config)?,
         body_buffer_limit: body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
+        rate_rules: super::limit::rules(rate_limits)?,
         metadata: metadata(meta.as_ref()).at("metadata")?,
     })
 }

@@ -89,11 +89,7 @@ pub const SUPPORTED: &[Support] = &[
         "envoy.config.listener.v3.Listener",
         "TCP, Unix and internal sockets; no filter_chain_matcher, no FCDS",
     ),
-    row(
-        "resource",
-        "envoy.config.route.v3.RouteConfiguration",
-        "no matcher trees, no cluster specifier plugins",
-    ),
+    row("resource", "envoy.config.route.v3.RouteConfiguration", "no matcher trees, no cluster specifier plugins"),
     row("resource", "envoy.config.route.v3.ScopedRouteConfiguration", "on_demand scopes are loaded at once"),
     row("resource", "envoy.config.route.v3.VirtualHost", "for route tables with vhds, by the delta protocol"),
     row(
@@ -124,7 +120,11 @@ pub const SUPPORTED: &[Support] = &[
     row("http filter", "envoy.extensions.filters.http.router.v3.Router", "no upstream logs, no upstream filters"),
     row("http filter", "envoy.extensions.filters.http.fault.v3.HTTPFault", "no runtime keys"),
     row("http filter", "envoy.extensions.filters.http.cors.v3.Cors", ""),
-    row("http filter", "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", "no descriptors"),
+    row(
+        "http filter",
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "no limits per connection, no dynamic descriptors",
+    ),
     row("http filter", "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", "headers only"),
     row("http filter", "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig", "DNS only"),
     row(
@@ -145,6 +145,13 @@ pub const SUPPORTED: &[Support] = &[
     row("compression library", "envoy.extensions.compression.zstd.decompressor.v3.Zstd", "no dictionaries"),
     row("http filter", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", ""),
     row("http filter", "envoy.extensions.filters.http.buffer.v3.Buffer", ""),
+    row(
+        "http filter",
+        "envoy.extensions.filters.http.rbac.v3.RBAC",
+        "no conditions in CEL, no matcher trees, no filter state; metadata counts as missing",
+    ),
+    row("network filter", "envoy.extensions.filters.network.rbac.v3.RBAC", "as the HTTP filter; no delay_deny"),
+    row("per-route config", "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", ""),
     row("http filter", "envoy.extensions.filters.http.health_check.v3.HealthCheck", "no cache_time"),
     row("http filter", "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "accepted, keeps no statistics"),
     row("http filter", "stats.PluginConfig", "istio.stats; also within a TypedStruct"),
@@ -191,7 +198,11 @@ pub const SUPPORTED: &[Support] = &[
     row("load balancing policy", "envoy.extensions.load_balancing_policies.pick_first.v3.PickFirst", ""),
     row("load balancing policy", "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality", ""),
     row("load balancing policy", "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided", ""),
-    row("load balancing policy", "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost", "headers only"),
+    row(
+        "load balancing policy",
+        "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost",
+        "headers only",
+    ),
     row("load balancing policy", "envoy.extensions.load_balancing_policies.subset.v3.Subset", "no redundant keys"),
     row(
         "load balancing policy",

@@ -22,9 +22,10 @@ use tombolo_controlplane_api::{
             },
             config::{
                 core::v3::{
-                    DataSource, HeaderValue, HeaderValueOption, RuntimeUInt32, SubstitutionFormatString,
+                    CidrRange, DataSource, HeaderValue, HeaderValueOption, RuntimeUInt32, SubstitutionFormatString,
                     TypedExtensionConfig, data_source::Specifier, substitution_format_string::Format,
                 },
+                rbac::v3::{Permission, Policy, Principal, Rbac as RbacRules, permission, principal},
                 route::v3::{FilterConfig, HeaderMatcher, InternalRedirectPolicy},
             },
             extensions::{
@@ -39,12 +40,17 @@ use tombolo_controlplane_api::{
                     decompressor::v3::Decompressor,
                     grpc_web::v3::GrpcWeb,
                     health_check::v3::HealthCheck,
+                    rbac::v3::{Rbac, RbacPerRoute},
                 },
                 filters::network::http_connection_manager::v3::{
                     HttpConnectionManager, HttpFilter, LocalReplyConfig, ResponseMapper, http_filter::ConfigType,
                 },
+                filters::network::rbac::v3::Rbac as NetworkRbac,
             },
-            r#type::v3::Percent,
+            r#type::{
+                matcher::v3::{PathMatcher, StringMatcher, path_matcher, string_matcher::MatchPattern},
+                v3::Percent,
+            },
         },
         google::protobuf::{Any, BoolValue, UInt32Value},
     },
@@ -314,4 +320,59 @@ async fn redirects_of_the_upstream_are_followed() {
     assert_eq!((got.status, got.header("location")), (302, "http://h/loop"), "no more than allowed");
     let elsewhere = connection.send(request("/to/302/%2Frelative")).await.unwrap();
     assert_eq!((elsewhere.status, elsewhere.header("location")), (302, "/relative"));
+}
+
+fn denying(path: &str) -> RbacRules {
+    let wanted = StringMatcher { match_pattern: Some(MatchPattern::Prefix(path.into())), ..Default::default() };
+    let path = PathMatcher { rule: Some(path_matcher::Rule::Path(wanted)) };
+    let policy = Policy {
+        permissions: vec![Permission { rule: Some(permission::Rule::UrlPath(path)) }],
+        principals: vec![Principal { identifier: Some(principal::Identifier::Any(true)) }],
+        ..Default::default()
+    };
+    RbacRules { action: 1, policies: [("no entry".to_owned(), policy)].into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn only_those_pass_who_may() {
+    let origin = Origin::http1("a").await;
+    let (_ads, _gateway, at) = simple(&origin, |ads, at| {
+        let mut free = to("/private/free", "a");
+        free.typed_per_filter_config.insert("rbac".into(), pack_any(RbacPerRoute::default()));
+        ads.set([("r", routes("r", &[("*", vec![free, to("/", "a")])]))]);
+        let rules = Rbac { rules: Some(denying("/private")), ..Default::default() };
+        with(ads, at, vec![filter("rbac", pack_any(rules))]);
+    })
+    .await;
+    assert_eq!(get(at, "/public").await.unwrap().status, 200);
+    let refused = get(at, "/private?x").await.unwrap();
+    assert_eq!((refused.status, refused.body.as_str()), (403, "RBAC: access denied"));
+    assert_eq!(get(at, "/private/free").await.unwrap().status, 200);
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn connections_are_judged_before_they_are_served() {
+    let origin = Origin::http1("a").await;
+    let (_ads, _gateway, at) = simple(&origin, |ads, at| {
+        let range =
+            |address: &str| CidrRange { address_prefix: address.into(), prefix_len: Some(UInt32Value { value: 32 }) };
+        let policy = Policy {
+            permissions: vec![Permission { rule: Some(permission::Rule::Any(true)) }],
+            principals: vec![Principal { identifier: Some(principal::Identifier::DirectRemoteIp(range("127.0.0.1"))) }],
+            ..Default::default()
+        };
+        let rules = RbacRules { action: 0, policies: [("here".to_owned(), policy)].into(), ..Default::default() };
+        let config = NetworkRbac { rules: Some(rules), stat_prefix: "x".into(), ..Default::default() };
+        let mut chain = http_chain(hcm("r"));
+        chain.filters.insert(0, build::filter("envoy.filters.network.rbac", pack_any(config)));
+        ads.set([("l", listener("l", at, vec![chain]))]);
+    })
+    .await;
+    assert_eq!(get(at, "/").await.unwrap().status, 200);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let io = socket.connect(at).await.unwrap();
+    let mut other = Connection::http1(io).await.unwrap();
+    assert!(other.get("h", "/").await.is_err(), "a stranger is served");
 }
