@@ -1,4 +1,4 @@
-//! Tables from our gateway's `/config_dump`.
+//! Tables from our gateway's `/inventory`.
 //!
 //! Owns the names in that dump as far as tables need them; `-o json` shows all of it.
 

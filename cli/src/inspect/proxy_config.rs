@@ -1,4 +1,4 @@
-//! `tombolo proxy-config PROXY [SECTION]`: what a proxy runs, from its own `/config_dump`.
+//! `tombolo proxy-config PROXY [SECTION]`: what a proxy runs, from its own `/inventory` or `/config_dump`.
 //!
 //! Owns finding the proxy by name, and the choice of what is shown. Our gateway's dump and a stock Envoy's are read by
 //! modules of their own.
@@ -20,8 +20,11 @@ pub(crate) fn main(args: &ProxyConfigArgs) -> ExitCode {
 
 async fn run(args: &ProxyConfigArgs) -> anyhow::Result<ExitCode> {
     let admin = find(&args.proxy, args.state.as_deref())?;
-    let dump = fetch(admin, "/config_dump").await?;
-    let ours = dump["clusters"].is_array();
+    // Our gateway tells in its own words as well, with the state of endpoints; an Envoy knows nothing of that page.
+    let (dump, ours) = match fetch(admin, "/inventory").await {
+        Ok(dump) => (dump, true),
+        Err(_) => (fetch(admin, "/config_dump").await?, false),
+    };
     // Our dump holds the state of endpoints; Envoy tells it elsewhere.
     let status = if ours { Value::Null } else { fetch(admin, "/clusters?format=json").await? };
     if args.output == Output::Json {

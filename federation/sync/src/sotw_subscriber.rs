@@ -80,6 +80,14 @@ impl SotwSubscriber {
         self.push(request);
     }
 
+    /// Asks for some more names of a type and no longer for others.
+    pub fn amend(&mut self, type_url: &str, more: &BTreeSet<String>, fewer: &BTreeSet<String>) {
+        let mut names = self.names(type_url);
+        names.extend(more.iter().cloned());
+        names.retain(|name| !fewer.contains(name));
+        self.subscribe_to(type_url, &names);
+    }
+
     fn push(&mut self, request: SotwRequest) {
         if self.connected {
             self.outbox.push_back(request);
@@ -98,9 +106,22 @@ impl SotwSubscriber {
         self.shelves.get(type_url).map(|shelf| shelf.held.clone()).unwrap_or_default()
     }
 
+    /// How many resources of a type are held.
+    #[must_use]
+    pub fn held_count(&self, type_url: &str) -> usize {
+        self.shelves.get(type_url).map_or(0, |shelf| shelf.held.len())
+    }
+
     /// Takes over what an earlier process accepted and kept, so that it is not reported as changed again.
     pub fn restore(&mut self, type_url: &str, held: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
         self.shelf(type_url).held.extend(held);
+    }
+
+    /// One resource is no longer held: the owner may send the same version of it again.
+    pub fn drop_held(&mut self, type_url: &str, name: &str) {
+        if let Some(shelf) = self.shelves.get_mut(type_url) {
+            shelf.held.remove(name);
+        }
     }
 
     /// A new stream begins: everything is asked for again.

@@ -69,6 +69,26 @@ impl Subscriber {
         }
     }
 
+    /// Asks for some more names of a type and no longer for others; costs what changes, not what there is.
+    pub fn amend(&mut self, type_url: &str, more: &BTreeSet<String>, fewer: &BTreeSet<String>) {
+        let connected = self.connected;
+        let shelf = self.shelf(type_url);
+        let new: Vec<String> = more.iter().filter(|name| shelf.names.insert((*name).clone())).cloned().collect();
+        let gone: Vec<String> = fewer.iter().filter(|name| shelf.names.remove(*name)).cloned().collect();
+        if new.is_empty() && gone.is_empty() {
+            return;
+        }
+        if !shelf.wildcard {
+            for name in &gone {
+                shelf.held.remove(name.as_str());
+            }
+        }
+        if connected {
+            let request = if shelf.opened { ask(type_url, &new, &gone) } else { opening(type_url.into(), shelf) };
+            self.outbox.push_back(request);
+        }
+    }
+
     /// Asks for more names of a type.
     pub fn subscribe(&mut self, type_url: &str, names: impl IntoIterator<Item = String>) {
         let mut all = self.names(type_url);
@@ -97,9 +117,22 @@ impl Subscriber {
         self.shelves.get(type_url).map(|shelf| shelf.held.clone()).unwrap_or_default()
     }
 
+    /// How many resources of a type are held.
+    #[must_use]
+    pub fn held_count(&self, type_url: &str) -> usize {
+        self.shelves.get(type_url).map_or(0, |shelf| shelf.held.len())
+    }
+
     /// Takes over what an earlier process accepted and kept. Only before the first stream, after subscribing.
     pub fn restore(&mut self, type_url: &str, held: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
         self.shelf(type_url).held.extend(held);
+    }
+
+    /// One resource is no longer held: the owner may send the same version of it again.
+    pub fn drop_held(&mut self, type_url: &str, name: &str) {
+        if let Some(shelf) = self.shelves.get_mut(type_url) {
+            shelf.held.remove(name);
+        }
     }
 
     /// Forgets what it holds, so that the next stream brings everything again.

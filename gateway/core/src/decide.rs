@@ -297,7 +297,10 @@ impl<'m> Draft<'m> {
                 return Some(Box::new(Reply::failure(Failure::new(Kind::AccessDenied).with_reason(details))));
             }
             HttpFilterKind::HealthCheck(own) => return self.health_check(own, head),
-            HttpFilterKind::MeshStats | HttpFilterKind::GrpcStats | HttpFilterKind::Router(_) => {}
+            HttpFilterKind::MeshStats
+            | HttpFilterKind::GrpcStats
+            | HttpFilterKind::OnDemand
+            | HttpFilterKind::Router(_) => {}
         }
         None
     }

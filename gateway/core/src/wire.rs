@@ -68,6 +68,9 @@ pub fn decode(kind: Kind, name: &str, body: &[u8]) -> Result<Resource, Refusal> 
     if body.len() > LARGEST {
         return Err(Refusal::new("", format!("larger than {LARGEST} bytes")).of(name));
     }
+    if name.starts_with("xdstp:") {
+        return Err(Refusal::unsupported("name: xdstp").of(name));
+    }
     let resource = decode_as(kind, name, body);
     match resource {
         Ok(resource) if !name.is_empty() && **resource.name() != *name => {
@@ -101,6 +104,14 @@ fn decode_as(kind: Kind, name: &str, body: &[u8]) -> Decoded<Resource> {
             Resource::Runtime(name.into(), Arc::new(layer))
         }
     })
+}
+
+/// Free-form values of a structure.
+///
+/// # Errors
+/// When it is nested too deep.
+pub fn structure(values: &tombolo_controlplane_api::xds::google::protobuf::Struct) -> Result<Value, String> {
+    any::structure(values, 0)
 }
 
 /// A virtual host of its own. Its table is told by the name of the resource, `TABLE/HOST`.

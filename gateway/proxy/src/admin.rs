@@ -1,31 +1,44 @@
-//! The admin interface: what runs, how it does, read-only, with Envoy's paths.
+//! The admin interface: what runs and how it does, with Envoy's paths and shapes.
 //!
-//! Never shows a key and never changes anything. Runs on the control thread, so that it answers while workers are busy.
+//! Never shows a key, and changes something only by POST. Runs on the control thread, so that it answers while workers are busy.
 
+mod change;
+mod config_dump;
 mod dump;
 mod pages;
+mod query;
+mod status;
 
 use crate::{
     certs::Own,
     drain::Drain,
     net::bound::Bound,
+    telemetry::sink::Feed,
     telemetry::{proc, series::Tables},
     upstream::keeper::Live,
-    xds::client::SharedStatus,
+    xds::{ask::Asker, client::SharedStatus, shelves::SharedShelves},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use query::Query;
 use std::{
     convert::Infallible,
     io,
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 
+/// The type of Prometheus' text.
+const EXPOSITION: &str = "text/plain; version=0.0.4";
 /// Connections at once; more wait.
 const MOST: usize = 64;
 
@@ -51,6 +64,16 @@ pub(crate) struct Admin {
     pub(crate) dropped_lines: Arc<AtomicU64>,
     /// The process' drain.
     pub(crate) drain: Drain,
+    /// What came, as it came.
+    pub(crate) shelves: SharedShelves,
+    /// Configuration comes from a file.
+    pub(crate) file: bool,
+    /// Where runtime values go.
+    pub(crate) asker: Asker,
+    /// Where log files are opened again.
+    pub(crate) feed: Feed,
+    /// Ends the process.
+    pub(crate) quit: Arc<Notify>,
 }
 
 /// Opens the socket. A port that is taken ends the start with a clear word.
@@ -64,11 +87,11 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MOST => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let admin = admin.clone();
                     connections.spawn(async move {
                         let service = service_fn(move |request| {
-                            let response = answer(&admin, &request);
+                            let response = answer(&admin, &request, peer);
                             async move { Ok::<_, Infallible>(response) }
                         });
                         let mut builder = http1::Builder::new();
@@ -87,30 +110,65 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "this interface is read-only\n".to_owned());
+fn answer(admin: &Admin, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    let query = Query::new(request.uri().query());
+    let page = request.uri().path();
+    if change::PAGES.contains(&page) {
+        if request.method() != Method::POST {
+            let mut response =
+                respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use POST to change something\n".to_owned());
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let (status, words) = change::change(admin, page, &query, request.headers(), peer);
+        return respond(status, "text/plain", words);
     }
-    let query = request.uri().query().unwrap_or("");
-    let json = query.split('&').any(|pair| pair == "format=json");
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "this page is read-only\n".to_owned());
+    }
+    show(admin, page, &query)
+}
+
+fn show(admin: &Admin, page: &str, query: &Query<'_>) -> Response<Full<Bytes>> {
     let ok = |kind, body| respond(StatusCode::OK, kind, body);
-    match request.uri().path() {
+    let json = |built: Result<String, String>| match built {
+        Ok(body) => ok("application/json", body),
+        Err(reason) => respond(StatusCode::BAD_REQUEST, "text/plain", format!("{reason}\n")),
+    };
+    let format = query.get("format").unwrap_or_default();
+    match page {
         "/ready" | "/healthz/ready" => match pages::ready(admin) {
             Ok(word) => ok("text/plain", format!("{word}\n")),
             Err(word) => respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{word}\n")),
         },
-        "/stats/prometheus" | "/metrics" => ok("text/plain; version=0.0.4", pages::metrics(admin)),
-        "/stats" => ok("text/plain", pages::metrics(admin)),
-        "/config_dump" => ok("application/json", dump::config(admin)),
-        "/clusters" if json => ok("application/json", dump::clusters(admin)),
+        "/stats/prometheus" | "/metrics" => ok(EXPOSITION, pages::metrics(admin)),
+        "/stats" => match (format.as_str(), query.get("filter")) {
+            ("prometheus", _) => ok(EXPOSITION, pages::metrics(admin)),
+            ("json", filter) => json(status::stats(&pages::metrics(admin), filter.as_deref(), true)),
+            (_, filter) => match status::stats(&pages::metrics(admin), filter.as_deref(), false) {
+                Ok(body) => ok("text/plain", body),
+                Err(reason) => respond(StatusCode::BAD_REQUEST, "text/plain", format!("{reason}\n")),
+            },
+        },
+        "/config_dump" => json(config_dump::answer(admin, query)),
+        "/inventory" => ok("application/json", dump::config(admin)),
+        "/clusters" if format == "json" => json(status::clusters(admin)),
         "/clusters" => ok("text/plain", pages::clusters(admin)),
-        "/listeners" if json => ok("application/json", dump::listeners(admin)),
+        "/listeners" if format == "json" => json(status::listeners(admin)),
         "/listeners" => ok("text/plain", pages::listeners(admin)),
-        "/certs" => ok("application/json", dump::certificates(admin)),
-        "/server_info" => ok("application/json", dump::server(admin)),
+        "/certs" => json(status::certificates(admin)),
+        "/server_info" => json(status::server(admin)),
+        "/runtime" => json(status::runtime(admin)),
+        "/memory" => json(status::memory()),
+        "/init_dump" => json(status::unready(admin)),
         "/" | "/help" => ok("text/plain", pages::HELP.to_owned()),
         _ => respond(StatusCode::NOT_FOUND, "text/plain", "no such page; see /help\n".to_owned()),
     }
+}
+
+/// Readable JSON.
+fn text(value: &serde_json::Value) -> Result<String, String> {
+    serde_json::to_string_pretty(value).map_err(|error| error.to_string()).map(|text| text + "\n")
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

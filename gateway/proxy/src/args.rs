@@ -19,22 +19,29 @@ pub(crate) enum XdsMode {
 #[command(name = "tombolo-gateway", version, about = "The Tombolo data plane: takes xDS, accepts traffic, forwards it")]
 pub(crate) struct Args {
     /// Control plane, HOST:PORT.
-    #[arg(long, env = "TOMBOLO_XDS", value_name = "HOST:PORT")]
-    pub(crate) xds: String,
+    #[arg(long, env = "TOMBOLO_XDS", value_name = "HOST:PORT", required_unless_present = "config")]
+    pub(crate) xds: Option<String>,
+    /// File with listeners and clusters (YAML or JSON, Envoy's `static_resources`), instead of a control plane; read again when
+    /// it changes.
+    #[arg(long, env = "TOMBOLO_CONFIG", value_name = "FILE", conflicts_with = "xds")]
+    pub(crate) config: Option<PathBuf>,
+    /// Runtime layer to ask the control plane for; may be given several times, a later one wins.
+    #[arg(long, env = "TOMBOLO_RTDS", value_name = "LAYER", value_delimiter = ',', conflicts_with = "config")]
+    pub(crate) rtds: Vec<String>,
     /// Protocol variant towards the control plane.
     #[arg(long, env = "TOMBOLO_XDS_MODE", value_enum, default_value_t = XdsMode::Delta)]
     pub(crate) xds_mode: XdsMode,
     /// Node id, for Istio's control planes TYPE~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN.
-    #[arg(long, env = "TOMBOLO_NODE", value_name = "ID")]
-    pub(crate) node: String,
+    #[arg(long, env = "TOMBOLO_NODE", value_name = "ID", required_unless_present = "config")]
+    pub(crate) node: Option<String>,
     /// Node cluster; the second part of the node id when absent.
     #[arg(long, env = "TOMBOLO_CLUSTER", value_name = "NAME", default_value = "tombolo")]
     pub(crate) cluster: String,
     /// JSON object with the node's metadata.
     #[arg(long, env = "TOMBOLO_METADATA_FILE", value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// Where the admin interface listens.
-    #[arg(long, env = "TOMBOLO_ADMIN", value_name = "HOST:PORT")]
+    /// Where the admin interface listens; a port alone is one of 127.0.0.1.
+    #[arg(long, env = "TOMBOLO_ADMIN", value_name = "[HOST:]PORT", value_parser = admin_address)]
     pub(crate) admin: String,
     /// Worker threads; one per core when absent.
     #[arg(long, env = "TOMBOLO_WORKERS", value_name = "N")]
@@ -80,6 +87,18 @@ impl Args {
         Self::try_parse_from(items)
     }
 
+    /// The control plane; empty without one.
+    #[must_use]
+    pub(crate) fn xds(&self) -> &str {
+        self.xds.as_deref().unwrap_or_default()
+    }
+
+    /// The node id; a gateway without a control plane has no need of one.
+    #[must_use]
+    pub(crate) fn node(&self) -> &str {
+        self.node.as_deref().unwrap_or("tombolo")
+    }
+
     /// Number of worker threads.
     #[must_use]
     pub(crate) fn worker_count(&self) -> usize {
@@ -89,7 +108,17 @@ impl Args {
     /// Address of the certificate authority, when certificates can be asked for at all.
     #[must_use]
     pub(crate) fn authority(&self) -> Option<&str> {
-        (self.xds_roots.is_some() && self.token_file.is_some()).then(|| self.ca.as_deref().unwrap_or(&self.xds))
+        (self.xds_roots.is_some() && self.token_file.is_some())
+            .then(|| self.ca.as_deref().unwrap_or_else(|| self.xds()))
+    }
+}
+
+/// A port alone would otherwise be taken for a name; nobody wants the admin interface on all addresses by mistake.
+fn admin_address(text: &str) -> Result<String, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(format!("127.0.0.1:{port}")),
+        Err(_) if text.contains(':') => Ok(text.to_owned()),
+        Err(_) => Err("neither HOST:PORT nor a port".to_owned()),
     }
 }
 
@@ -107,6 +136,21 @@ mod tests {
         assert_eq!(args.xds_mode, XdsMode::Delta);
         assert_eq!(args.authority(), None);
         assert!(args.worker_count() >= 1);
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_the_loopback() {
+        assert_eq!(parse("g --xds 127.0.0.1:1 --node n --admin 9901").unwrap().admin, "127.0.0.1:9901");
+        assert!(parse("g --xds 127.0.0.1:1 --node n --admin localhost").is_err());
+    }
+
+    #[test]
+    fn a_file_stands_instead_of_a_control_plane() {
+        let args = parse("g --config f.yaml --admin 1").unwrap();
+        assert_eq!((args.node(), args.xds()), ("tombolo", ""));
+        assert!(parse("g --config f.yaml --xds a:1 --admin 1").is_err());
+        assert!(parse("g --admin 1").is_err());
+        assert_eq!(parse("g --xds a:1 --node n --admin 1 --rtds a --rtds b").unwrap().rtds, ["a", "b"]);
     }
 
     #[test]

@@ -2,7 +2,13 @@
 //!
 //! Owns the signal and the count, nothing else; listeners and connections are told by `listen`. Never cuts anything itself: whoever waits decides when patience ends.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -16,6 +22,8 @@ pub(crate) struct Drain {
     /// Time is up.
     hard: CancellationToken,
     alive: TaskTracker,
+    /// Health checks are told that this gateway is not well.
+    failing: Arc<AtomicBool>,
 }
 
 /// Held by whatever must be waited for.
@@ -27,7 +35,7 @@ impl Drain {
     pub(crate) fn new() -> Self {
         let alive = TaskTracker::new();
         alive.close();
-        Self { soft: CancellationToken::new(), hard: CancellationToken::new(), alive }
+        Self { soft: CancellationToken::new(), hard: CancellationToken::new(), alive, failing: Arc::default() }
     }
 
     /// Keeps the process waiting.
@@ -48,6 +56,16 @@ impl Drain {
     /// Whether finishing was asked for.
     pub(crate) fn draining(&self) -> bool {
         self.soft.is_cancelled()
+    }
+
+    /// Whether health checks are to be told that this gateway is not well.
+    pub(crate) fn failing(&self) -> bool {
+        self.draining() || self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Says what health checks are told.
+    pub(crate) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
     }
 
     /// Resolves when finishing is asked for.

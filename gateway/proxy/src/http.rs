@@ -11,6 +11,7 @@ mod forward;
 pub(crate) mod handle;
 mod logs;
 mod mirror;
+mod on_demand;
 pub(crate) mod reply;
 pub(crate) mod response;
 mod send;

@@ -13,6 +13,7 @@ mod drain;
 mod http;
 mod inbound;
 mod listen;
+mod loglevel;
 mod net;
 mod node;
 mod quic;
@@ -26,7 +27,6 @@ mod xds;
 
 pub use agent::agent_main;
 use std::{ffi::OsString, process::ExitCode};
-use tracing_subscriber::EnvFilter;
 
 /// Runs a gateway with a command line of which the first item is the program's name.
 pub fn main(items: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -40,7 +40,7 @@ pub fn main(items: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Buffers of thousands of connections are small and scattered: huge pages would multiply what they take. Where the
     // kernel refuses, the process is larger and works the same.
     let _ = nix::sys::prctl::set_thp_disable(true);
-    logging(&args);
+    loglevel::start(&args.log, args.log_json);
     match start::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,11 +48,4 @@ pub fn main(items: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn logging(args: &args::Args) {
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // An error says that somebody else in this process logs already.
-    let _ = if args.log_json { builder.json().try_init() } else { builder.try_init() };
 }

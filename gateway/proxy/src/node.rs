@@ -83,6 +83,7 @@ impl Identity {
             metadata: Some(metadata_struct),
             locality: locality(metadata),
             user_agent_name: "tombolo-gateway".to_owned(),
+            client_features: vec!["xds.config.supports-resource-ttl".to_owned()],
             user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned())),
             ..Node::default()
         };

@@ -5,7 +5,7 @@
 
 use crate::{
     admin::{self, Admin},
-    args::{Args, XdsMode},
+    args::Args,
     certs::{self, Own},
     control::Remote,
     drain::Drain,
@@ -19,7 +19,10 @@ use crate::{
     },
     worker,
     xds::{
+        ask,
         client::{Client, Setup as XdsSetup, SharedStatus},
+        files::{Files, Setup as FileSetup},
+        shelves::SharedShelves,
         store::Store,
     },
 };
@@ -32,7 +35,7 @@ use std::{
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn control(args: &Args) -> anyhow::Result<()> {
-    let identity = node::Identity::load(&args.node, &args.cluster, args.metadata_file.as_deref())?;
+    let identity = node::Identity::load(args.node(), &args.cluster, args.metadata_file.as_deref())?;
     let drain = Drain::new();
     let own = Arc::new(proc::Own::default());
     let status = SharedStatus::default();
@@ -64,7 +67,10 @@ async fn control(args: &Args) -> anyhow::Result<()> {
 
     let certificate = certificates(args, &mut tasks);
     let (configs, config_seen) = watch::channel(Arc::new(Config::default()));
-    tasks.spawn(xds_client(args, &identity, certificate.clone(), configs, status.clone())?.run());
+    let shelves = SharedShelves::default();
+    let (asker, asked) = ask::channel();
+    let source = Source { out: configs, status: status.clone(), shelves: shelves.clone(), asked };
+    subscribe(args, &identity, certificate.clone(), source, &mut tasks)?;
     let store = Arc::new(TlsStore::default());
     let (keeper, suspects, live) = Keeper::new(config_seen.clone(), upstreams(args, &identity, &store, config_seen));
     tasks.spawn(keeper.run());
@@ -86,6 +92,7 @@ async fn control(args: &Args) -> anyhow::Result<()> {
         facts: identity.workload.clone(),
         announcement: identity.announcement.clone(),
         source: args.source_address,
+        asker: asker.clone(),
     };
     let tables: Vec<_> = (0..workers).map(|_| Arc::default()).collect();
     let mut threads = Vec::with_capacity(workers);
@@ -95,9 +102,10 @@ async fn control(args: &Args) -> anyhow::Result<()> {
     let feed = setup.feed.clone();
     drop(setup);
 
+    let quit = Arc::new(Notify::new());
     let page = Admin {
         started: Instant::now(),
-        node: args.node.clone(),
+        node: args.node().to_owned(),
         live,
         status,
         certificate,
@@ -106,11 +114,16 @@ async fn control(args: &Args) -> anyhow::Result<()> {
         bound,
         dropped_lines: writer.dropped(),
         drain: drain.clone(),
+        shelves,
+        file: args.config.is_some(),
+        asker,
+        feed: feed.clone(),
+        quit: quit.clone(),
     };
     let listener = admin::bind(&args.admin).await.with_context(|| format!("admin interface at {}", args.admin))?;
     tasks.spawn(admin::serve(listener, Arc::new(page)));
 
-    until_told(&feed).await?;
+    until_told(&feed, &quit).await?;
     stop(args, &drain, threads).await;
     tasks.shutdown().await;
     drop(writer);
@@ -149,13 +162,28 @@ fn remote(args: &Args, address: &str) -> Remote {
     }
 }
 
-fn xds_client(
+/// Where configurations come out, whatever they come from.
+struct Source {
+    out: watch::Sender<Arc<Config>>,
+    status: SharedStatus,
+    shelves: SharedShelves,
+    asked: mpsc::Receiver<ask::Ask>,
+}
+
+/// Starts what brings configurations: a file, or the control plane.
+fn subscribe(
     args: &Args,
     identity: &node::Identity,
     own: watch::Receiver<Own>,
-    out: watch::Sender<Arc<Config>>,
-    status: SharedStatus,
-) -> anyhow::Result<Client> {
+    source: Source,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let Source { out, status, shelves, asked } = source;
+    if let Some(path) = &args.config {
+        let setup = FileSetup { path: path.clone(), out, status, shelves, asked };
+        tasks.spawn(Files::open(setup).context("configuration file")?.run());
+        return Ok(());
+    }
     let store = match &args.state {
         Some(directory) => {
             let opened = Store::open(directory, identity.fingerprint());
@@ -163,25 +191,29 @@ fn xds_client(
         }
         None => None,
     };
-    let mode: XdsMode = args.xds_mode;
-    Ok(Client::new(XdsSetup {
-        remote: remote(args, &args.xds),
-        mode,
+    let client = Client::new(XdsSetup {
+        remote: remote(args, args.xds()),
+        mode: args.xds_mode,
         node: identity.message.clone(),
         store,
         own,
         out,
         status,
-    }))
+        shelves,
+        layers: args.rtds.iter().map(|layer| Arc::from(layer.as_str())).collect(),
+        asked,
+    });
+    tasks.spawn(client.run());
+    Ok(())
 }
 
 /// What the gateway tells others of itself in headers.
 fn told_node(args: &Args) -> anyhow::Result<Node> {
-    let from_id = args.node.split('~').nth(1).and_then(|ip| ip.parse::<IpAddr>().ok());
+    let from_id = args.node().split('~').nth(1).and_then(|ip| ip.parse::<IpAddr>().ok());
     Ok(Node {
         address: from_id.or(args.source_address).or_else(own_address).unwrap_or(IpAddr::from([127, 0, 0, 1])),
         cluster: args.cluster.parse().context("--cluster cannot be a header's value")?,
-        id: args.node.parse().context("--node cannot be a header's value")?,
+        id: args.node().parse().context("--node cannot be a header's value")?,
     })
 }
 
@@ -192,7 +224,7 @@ fn own_address() -> Option<IpAddr> {
 }
 
 /// Waits for SIGTERM or SIGINT; SIGUSR1 has log files opened again.
-async fn until_told(feed: &crate::telemetry::sink::Feed) -> anyhow::Result<()> {
+async fn until_told(feed: &crate::telemetry::sink::Feed, quit: &Notify) -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reopen = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
@@ -200,6 +232,7 @@ async fn until_told(feed: &crate::telemetry::sink::Feed) -> anyhow::Result<()> {
         tokio::select! {
             _ = term.recv() => return Ok(()),
             _ = int.recv() => return Ok(()),
+            () = quit.notified() => return Ok(()),
             _ = reopen.recv() => feed.reopen(),
         }
     }

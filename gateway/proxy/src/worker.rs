@@ -71,6 +71,8 @@ pub(crate) struct Setup {
     pub(crate) announcement: Arc<crate::telemetry::metadata::Announcement>,
     /// Local address of upstream connections.
     pub(crate) source: Option<IpAddr>,
+    /// Where resources are asked for that a request needs.
+    pub(crate) asker: crate::xds::ask::Asker,
 }
 
 /// A configuration as one worker holds it: copies count in the worker alone, where no other thread writes.

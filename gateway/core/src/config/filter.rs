@@ -56,6 +56,8 @@ pub enum HttpFilterKind {
     GrpcStats,
     /// Counts with mesh labels (`istio.stats`).
     MeshStats,
+    /// Requests for hosts that are not known yet wait until the control plane told them.
+    OnDemand,
     /// Comes as a resource of its own. `assemble` puts what came in its place; while this stands here, requests get 500.
     Discovered(Arc<Discovered>),
 }

@@ -18,7 +18,7 @@ use tombolo_controlplane_api::xds::{
             common::fault::v3 as common,
             http::{
                 buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, decompressor::v3 as decompressor,
-                dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
+                dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats, on_demand::v3::OnDemand,
                 grpc_web::v3 as grpc_web, header_mutation::v3 as mutation, health_check::v3 as health_check,
                 local_ratelimit::v3 as limit, rbac::v3 as access, router::v3 as router,
             },
@@ -92,6 +92,10 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
     let kind = type_name(config);
     Ok(Some(if name == MESH_STATS || inner_type(config) == "stats.PluginConfig" {
         HttpFilterKind::MeshStats
+    } else if kind == OnDemand::full_name() {
+        let OnDemand { odcds } = unpack(config)?;
+        refuse!(odcds);
+        HttpFilterKind::OnDemand
     } else if kind == router::Router::full_name() {
         HttpFilterKind::Router(router_filter(unpack(config)?)?)
     } else if kind == fault::HttpFault::full_name() {

@@ -154,6 +154,7 @@ pub const SUPPORTED: &[Support] = &[
     row("per-route config", "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", ""),
     row("http filter", "envoy.extensions.filters.http.health_check.v3.HealthCheck", "no cache_time"),
     row("http filter", "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "accepted, keeps no statistics"),
+    row("http filter", "envoy.extensions.filters.http.on_demand.v3.OnDemand", "virtual hosts only; no odcds"),
     row("http filter", "stats.PluginConfig", "istio.stats; also within a TypedStruct"),
     row("per-route config", "envoy.config.route.v3.FilterConfig", "disabled, or a config of a supported filter"),
     row("per-route config", "envoy.extensions.filters.http.cors.v3.CorsPolicy", ""),

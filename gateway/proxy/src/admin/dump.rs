@@ -1,4 +1,4 @@
-//! What runs, as JSON: for `tombolo proxy-config` and for people.
+//! What runs and how it does, as JSON in words of our own (`/inventory`): for `tombolo proxy-config` and for people.
 //!
 //! Never contains a key: only facts of certificates are read.
 
@@ -48,38 +48,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Listeners alone.
-pub(super) fn listeners(admin: &Admin) -> String {
-    text(&listeners_value(&admin.live.borrow().config))
-}
-
-/// Upstreams alone.
-pub(super) fn clusters(admin: &Admin) -> String {
-    let live = admin.live.borrow().clone();
-    text(&clusters_value(&live))
-}
-
-/// Certificates alone.
-pub(super) fn certificates(admin: &Admin) -> String {
-    text(&certificates_value(admin))
-}
-
-/// Version, uptime, state.
-pub(super) fn server(admin: &Admin) -> String {
-    let ready = super::pages::ready(admin);
-    text(&json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": admin.node,
-        "state": ready.unwrap_or_else(|word| word),
-        "uptime_seconds": admin.started.elapsed().as_secs(),
-        "workers": admin.tables.len(),
-        "bound": admin.bound.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "alive": admin.drain.alive(),
-        "xds": xds_value(admin),
-    }))
-}
-
-fn xds_value(admin: &Admin) -> Value {
+pub(super) fn xds_value(admin: &Admin) -> Value {
     let status = admin.status.lock().unwrap_or_else(PoisonError::into_inner);
     let kinds: Map<String, Value> = status
         .kinds
@@ -97,7 +66,7 @@ fn xds_value(admin: &Admin) -> Value {
         "trouble": status.trouble,
         "from_disk": status.from_disk,
         "kinds": kinds,
-        "waiting": status.waiting,
+        "waiting": status.waiting.iter().map(|w| format!("{:?} {:?} waits for {}", w.kind, w.name, w.missing)).collect::<Vec<_>>(),
     })
 }
 

@@ -16,11 +16,22 @@ use tombolo_gateway_core::{balance::Plan, breaker::Resource, config::RoutePriori
 pub(super) const HELP: &str = "\
 /ready /healthz/ready      200 when configuration is in use
 /metrics /stats/prometheus numbers for Prometheus
-/config_dump               what runs, as JSON
+/stats                     numbers (?format=json|prometheus, ?filter=REGEX)
+/config_dump               what the control plane sent (?resource=, ?mask=, ?name_regex=, ?include_eds)
+/inventory                 what runs and how it does
 /clusters                  upstreams with endpoints and health (?format=json)
 /listeners                 listeners and addresses (?format=json)
 /certs                     certificates, without keys
-/server_info               version, uptime, xDS state
+/server_info               version, uptime, state of xDS
+/init_dump                 what is not ready, and for what it waits
+/runtime                   runtime values
+/memory                    memory in use
+POST /logging?level=LEVEL  what is logged
+POST /drain_listeners      finish and take nothing new
+POST /healthcheck/fail|ok  what health checks are told
+POST /runtime_modify?K=V   runtime values that win over those of the control plane
+POST /reopen_logs          open access log files again
+POST /quitquitquit         drain and end; from this machine only
 ";
 
 /// Whether traffic is served; a word for either case.
@@ -39,7 +50,11 @@ pub(super) fn ready(admin: &Admin) -> Result<&'static str, &'static str> {
 /// Whether what is in use is what the control plane wants, or what it last wanted. A gateway to which no listener was given is as
 /// ready as it can be.
 fn configured(admin: &Admin) -> bool {
-    let listening = !admin.live.borrow().config.listeners.is_empty();
+    let live = admin.live.borrow().clone();
+    let listening = !live.config.listeners.is_empty();
+    if live.held {
+        return false;
+    }
     let status = admin.status.lock().unwrap_or_else(PoisonError::into_inner);
     let answered = status.kinds.get(&Kind::Listener).is_some_and(|kind| kind.accepted > 0);
     listening || (status.waiting.is_empty() && (answered || status.from_disk))

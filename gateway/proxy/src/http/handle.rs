@@ -6,7 +6,7 @@ use super::{
     exchange::{Downstream, Exchange},
     filters,
     forward::{self, Passed, Payload, Request as Forwarded},
-    reply,
+    on_demand, reply,
     response::Outgoing,
 };
 use crate::{codec::Arrived, telemetry::labels::Role, upstream::keeper::Live};
@@ -45,7 +45,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
         return Ok(reply::failure(&exchange, Failure::new(kind), 0));
     }
     let worker = &downstream.worker;
-    let live = worker.live();
+    let live = on_demand::live_for(&downstream, &head).await;
     let hcm = &downstream.hcm;
     let mut random = Random::new(worker.draw());
     let table = live.config.routes_for(hcm, &head.headers);

@@ -4,8 +4,12 @@
 //! what is in use stays in use. Every resource that cannot be used is refused by name; its neighbours are taken.
 
 use super::{
-    store::{Kept, Store},
+    ask::Ask,
+    lives::Lives,
+    shelves::{Refused, SharedShelves, Shelves},
+    store::Store,
     stream::{Inbound, Reader, Stream},
+    wire::Beside,
 };
 use crate::{
     args::XdsMode,
@@ -17,20 +21,26 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep_until,
+};
 use tombolo_controlplane_api::{node::SECRET_DEFAULT, xds::envoy::config::core::v3::Node};
 use tombolo_federation_sync::Update;
 use tombolo_gateway_core::{
-    assemble::{Assembly, INIT_TIMEOUT},
-    config::Config,
+    assemble::{Assembly, INIT_TIMEOUT, Waiting},
+    config::{Config, Value},
     time::Millis,
-    wire::{self, Kind},
+    wire::{self, Kind, Resource},
 };
 
 /// Changes are written to disk at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// A stream that lived this long ends the growth of waits.
 const STEADY: Duration = Duration::from_secs(30);
+
+/// Virtual hosts that requests may have asked for; more are answered as if there were none.
+const MOST_ON_DEMAND: usize = 10_000;
 
 /// What the admin interface and metrics show.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +56,7 @@ pub(crate) struct Status {
     /// By kind.
     pub(crate) kinds: BTreeMap<Kind, KindStatus>,
     /// What waits, and for what.
-    pub(crate) waiting: Vec<String>,
+    pub(crate) waiting: Vec<Waiting>,
 }
 
 /// One kind of resources.
@@ -81,6 +91,12 @@ pub(crate) struct Setup {
     pub(crate) out: watch::Sender<Arc<Config>>,
     /// What is shown.
     pub(crate) status: SharedStatus,
+    /// What came, as it came.
+    pub(crate) shelves: SharedShelves,
+    /// Runtime layers to subscribe to, in the order in which they count.
+    pub(crate) layers: Vec<Arc<str>>,
+    /// What others ask.
+    pub(crate) asked: mpsc::Receiver<Ask>,
 }
 
 /// The client.
@@ -88,7 +104,15 @@ pub(crate) struct Client {
     setup: Setup,
     reader: Reader,
     assembly: Assembly,
-    kept: Kept,
+    lives: Lives,
+    /// Requests that wait for a virtual host, by the name of its resource.
+    pending: BTreeMap<String, Vec<oneshot::Sender<u64>>>,
+    /// Those to be told when what was just taken in is in use.
+    settled: Vec<oneshot::Sender<u64>>,
+    on_demand: usize,
+    /// The administrator's runtime values.
+    overrides: BTreeMap<String, String>,
+    generation: u64,
     /// What is kept is newer than what is on disk, since then.
     unsaved: Option<Instant>,
     saving: Option<tokio::task::JoinHandle<()>>,
@@ -97,13 +121,26 @@ pub(crate) struct Client {
     trouble: Option<String>,
 }
 
+/// What woke the client up.
+enum Woken {
+    Message(Result<Inbound, RemoteError>),
+    Own(bool),
+    Asked(Option<Ask>),
+    Clock,
+}
+
 impl Client {
     /// A client that has nothing yet.
     pub(crate) fn new(setup: Setup) -> Self {
         Self {
             reader: Reader::new(setup.mode),
             assembly: Assembly::new(Some(INIT_TIMEOUT)),
-            kept: Kept::new(),
+            lives: Lives::default(),
+            pending: BTreeMap::new(),
+            settled: Vec::new(),
+            on_demand: 0,
+            overrides: BTreeMap::new(),
+            generation: 0,
             unsaved: None,
             saving: None,
             origin: Instant::now(),
@@ -117,6 +154,7 @@ impl Client {
         for kind in Kind::ALL.into_iter().filter(|kind| kind.wildcard()) {
             self.reader.subscribe_all(kind.type_url());
         }
+        self.assembly.use_layers(self.setup.layers.clone());
         self.take_own();
         self.boot();
         let mut backoff = Self::fresh_backoff();
@@ -137,6 +175,8 @@ impl Client {
                 status.trouble = Some(words.clone());
             });
             self.trouble = Some(words);
+            // Nobody can answer these now.
+            self.pending.clear();
             let until = Instant::now() + backoff.wait();
             self.idle_until(until).await;
         }
@@ -146,25 +186,41 @@ impl Client {
         Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
     }
 
-    /// Waits without a stream; our own certificate and clocks go on meanwhile.
+    /// Waits without a stream; our own certificate, questions and clocks go on meanwhile.
     async fn idle_until(&mut self, until: Instant) {
-        loop {
+        while Instant::now() < until {
             let next = self.next_deadline().min(until);
-            tokio::select! {
-                changed = self.setup.own.changed() => {
-                    if changed.is_err() {
-                        sleep_until(until.into()).await;
-                        return;
-                    }
-                    self.take_own();
-                }
-                () = sleep_until(next.into()) => {}
-            }
-            self.advance();
-            if Instant::now() >= until {
-                return;
-            }
+            let woken = self.wait(None, next).await;
+            self.react(woken);
         }
+    }
+
+    async fn wait(&mut self, stream: Option<&mut Stream>, next: Instant) -> Woken {
+        let message = async {
+            match stream {
+                Some(stream) => stream.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = message => Woken::Message(message),
+            changed = self.setup.own.changed(), if self.setup.own.has_changed().is_ok() => Woken::Own(changed.is_ok()),
+            asked = self.setup.asked.recv(), if !self.setup.asked.is_closed() => Woken::Asked(asked),
+            () = sleep_until(next.into()) => Woken::Clock,
+        }
+    }
+
+    /// Does what is to be done; a message is taken in by who has the stream.
+    fn react(&mut self, woken: Woken) -> Option<RemoteError> {
+        match woken {
+            Woken::Message(Ok(message)) => self.take(message),
+            Woken::Message(Err(error)) => return Some(error),
+            Woken::Own(true) => self.take_own(),
+            Woken::Asked(Some(ask)) => self.answer_to(ask),
+            Woken::Own(false) | Woken::Asked(None) | Woken::Clock => {}
+        }
+        self.advance();
+        None
     }
 
     async fn serve_stream(&mut self) -> RemoteError {
@@ -173,24 +229,15 @@ impl Client {
             Err(error) => return error,
         };
         self.reader.connected();
-        let mut own_gone = false;
         loop {
             if let Err(error) = stream.send_all(&mut self.reader).await {
                 return error;
             }
             let next = self.next_deadline();
-            tokio::select! {
-                message = stream.next() => match message {
-                    Ok(message) => self.take(message),
-                    Err(error) => return error,
-                },
-                changed = self.setup.own.changed(), if !own_gone => match changed {
-                    Ok(()) => self.take_own(),
-                    Err(_) => own_gone = true,
-                },
-                () = sleep_until(next.into()) => {}
+            let woken = self.wait(Some(&mut stream), next).await;
+            if let Some(error) = self.react(woken) {
+                return error;
             }
-            self.advance();
         }
     }
 
@@ -204,7 +251,7 @@ impl Client {
             self.assembly.deadline().map(|at| self.origin + Duration::from_millis(at.0) + Duration::from_millis(1));
         let save = self.unsaved.map(|since| since + SAVE_EVERY);
         let far = Instant::now() + Duration::from_secs(3600);
-        assembly.into_iter().chain(save).fold(far, Instant::min)
+        assembly.into_iter().chain(save).chain(self.lives.next()).fold(far, Instant::min)
     }
 
     fn take_own(&mut self) {
@@ -214,10 +261,37 @@ impl Client {
         }
     }
 
+    fn answer_to(&mut self, ask: Ask) {
+        match ask {
+            Ask::Host(name, done) => {
+                if self.on_demand >= MOST_ON_DEMAND {
+                    let _ = done.send(self.generation);
+                    return;
+                }
+                if !self.pending.contains_key(&name) {
+                    self.on_demand += 1;
+                    self.reader.subscribe(Kind::Host.type_url(), name.clone());
+                }
+                self.pending.entry(name).or_default().push(done);
+            }
+            Ask::Runtime(values) => {
+                for (key, text) in values {
+                    if text.is_empty() {
+                        drop(self.overrides.remove(&key))
+                    } else {
+                        drop(self.overrides.insert(key, text))
+                    }
+                }
+                let values = self.overrides.iter().map(|(key, text)| (Arc::from(key.as_str()), told(text)));
+                self.assembly.override_runtime(Arc::new(Value::Map(Arc::new(values.collect()))));
+            }
+        }
+    }
+
     fn take(&mut self, message: Inbound) {
         self.trouble = None;
-        let (update, strangers) = self.reader.on_response(message);
-        let refused = self.apply(&update, strangers);
+        let (update, beside) = self.reader.on_response(message);
+        let refused = self.apply(&update, beside);
         self.reader.answer(&update, &refused);
         let Some(kind) = Kind::parse(&update.type_url) else { return };
         for (name, reason) in &refused {
@@ -243,27 +317,38 @@ impl Client {
     }
 
     /// Takes in what can be used; returns what cannot, with reasons.
-    fn apply(&mut self, update: &Update, strangers: Vec<(String, String)>) -> BTreeMap<String, String> {
-        let mut refused: BTreeMap<String, String> = strangers.into_iter().collect();
+    fn apply(&mut self, update: &Update, beside: Beside) -> BTreeMap<String, String> {
+        let mut refused: BTreeMap<String, String> = beside.strangers.into_iter().collect();
         let Some(kind) = Kind::parse(&update.type_url) else { return refused };
+        let now = SystemTime::now();
+        let shelves = self.setup.shelves.clone();
+        let mut shelves = shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        shelves.version(kind, &update.version);
         for resource in &update.changed {
-            match wire::decode(kind, &resource.name, &resource.body) {
+            match self.decode(kind, resource, &shelves) {
                 Ok(decoded) => {
                     self.assembly.put(decoded);
-                    let of_kind = self.kept.entry(update.type_url.clone()).or_default();
-                    of_kind.insert(resource.name.clone(), resource.clone());
+                    shelves.put(kind, resource.clone(), now);
+                    self.settle(kind, &resource.name);
                 }
-                Err(refusal) => {
-                    // The name is said by whoever lists the refusals.
-                    refused.insert(resource.name.to_string(), format!("{}: {}", refusal.field, refusal.reason));
+                Err(reason) => {
+                    let version = resource.version.clone();
+                    let told = Refused { reason: reason.clone(), at: now, version, resource: Some(resource.clone()) };
+                    shelves.refuse(kind, &resource.name, told);
+                    refused.insert(resource.name.to_string(), reason);
                 }
             }
         }
-        for name in &update.removed {
+        // What the control plane no longer has is kept while something refers to it, but a filter that is gone lets nothing pass.
+        let gone = update.removed.iter().chain(update.missing.iter().filter(|_| kind == Kind::Extension));
+        for name in gone {
             self.assembly.remove(kind, name);
-            if let Some(of_kind) = self.kept.get_mut(&update.type_url) {
-                of_kind.remove(name);
-            }
+            shelves.remove(kind, name);
+            self.settle(kind, name);
+        }
+        drop(shelves);
+        for (name, ttl) in beside.lives.iter().filter(|(name, _)| !refused.contains_key(&**name)) {
+            self.lives.set(kind, name, *ttl, Instant::now());
         }
         self.assembly.complete(kind);
         if !update.changed.is_empty() || !update.removed.is_empty() {
@@ -272,8 +357,51 @@ impl Client {
         refused
     }
 
+    fn decode(
+        &self,
+        kind: Kind,
+        resource: &tombolo_federation_sync::Resource,
+        kept: &Shelves,
+    ) -> Result<Resource, String> {
+        if let Some(reason) = kept.full(kind, resource) {
+            return Err(reason);
+        }
+        // The name is said by whoever lists the refusals.
+        let decoded = wire::decode(kind, &resource.name, &resource.body)
+            .map_err(|refusal| format!("{}: {}", refusal.field, refusal.reason))?;
+        if let Resource::Routes(table) = &decoded
+            && table.more_hosts.is_some()
+            && self.setup.mode == XdsMode::Sotw
+        {
+            return Err("vhds: virtual hosts come one by one only by the delta protocol".to_owned());
+        }
+        self.assembly.admits(&decoded)?;
+        Ok(decoded)
+    }
+
+    /// Whoever waits for this virtual host is told when what was taken in is in use.
+    fn settle(&mut self, kind: Kind, name: &str) {
+        if kind == Kind::Host {
+            self.settled.extend(self.pending.remove(name).into_iter().flatten());
+        }
+    }
+
+    /// Drops what was not renewed in time. As in Envoy, what others refer to stays.
+    fn end_lives(&mut self) {
+        for (kind, name) in self.lives.ended(Instant::now()) {
+            if matches!(kind, Kind::Cluster | Kind::Listener | Kind::Scope | Kind::Host) {
+                tracing::warn!(kind = ?kind, resource = %name, "not renewed in time, dropped");
+                self.assembly.remove(kind, &name);
+                self.setup.shelves.lock().unwrap_or_else(PoisonError::into_inner).remove(kind, &name);
+                self.unsaved.get_or_insert_with(Instant::now);
+            }
+            self.reader.drop_held(kind.type_url(), &name);
+        }
+    }
+
     /// Moves what is ready into use, adjusts the subscription, writes to disk when that is due.
     fn advance(&mut self) {
+        self.end_lives();
         let now = self.now();
         if let Some(config) = self.assembly.step(now) {
             tracing::debug!(
@@ -282,22 +410,32 @@ impl Client {
                 clusters = config.clusters.len(),
                 "configuration changed"
             );
+            self.generation = config.generation;
             self.setup.out.send_replace(config);
         }
+        for asker in self.settled.drain(..) {
+            let _ = asker.send(self.generation);
+        }
+        self.amend();
+        let waiting = self.assembly.waiting();
+        self.show(|status| status.waiting = waiting);
+        self.save_if_due();
+    }
+
+    /// Asks for what is referred to now and no longer for what is not.
+    fn amend(&mut self) {
         for kind in Kind::ALL.into_iter().filter(|kind| !kind.wildcard()) {
+            // Virtual hosts one by one are unknown to the other variant.
+            let possible = kind != Kind::Host || self.setup.mode == XdsMode::Delta;
+            if self.assembly.wants_all(kind) && possible {
+                self.reader.subscribe_all(kind.type_url());
+            }
             if let Some(change) = self.assembly.take_wanted(kind) {
-                self.reader.subscribe_to(kind.type_url(), &self.assembly.wanted(kind));
-                if let Some(of_kind) = self.kept.get_mut(kind.type_url()) {
-                    of_kind.retain(|name, _| !change.removed.contains(&**name));
-                }
+                self.reader.amend(kind.type_url(), &change.added, &change.removed);
+                let mut shelves = self.setup.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+                change.removed.iter().for_each(|name| shelves.remove(kind, name));
             }
         }
-        let waiting = self.assembly.waiting();
-        self.show(|status| {
-            status.waiting =
-                waiting.iter().map(|w| format!("{:?} {:?} waits for {}", w.kind, w.name, w.missing)).collect()
-        });
-        self.save_if_due();
     }
 
     fn save_if_due(&mut self) {
@@ -312,7 +450,7 @@ impl Client {
             return;
         };
         self.unsaved = None;
-        let kept = self.kept.clone();
+        let kept = self.setup.shelves.lock().unwrap_or_else(PoisonError::into_inner).to_save();
         self.saving = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = store.save(&kept) {
                 tracing::warn!(%error, "last good configuration not saved");
@@ -330,23 +468,25 @@ impl Client {
             }
             Some(Ok(None)) | None => return self.advance(),
         };
+        let now = SystemTime::now();
         for kind in Kind::ALL {
-            let of_kind = kept.get(kind.type_url()).into_iter().flat_map(BTreeMap::values);
-            for resource in of_kind {
-                match wire::decode(kind, &resource.name, &resource.body) {
-                    Ok(decoded) => self.assembly.put(decoded),
-                    Err(refusal) => tracing::warn!(resource = %resource.name, %refusal, "saved resource refused"),
+            let mut versions = Vec::new();
+            for resource in kept.get(kind.type_url()).into_iter().flat_map(BTreeMap::values) {
+                let shelves = self.setup.shelves.clone();
+                let mut shelves = shelves.lock().unwrap_or_else(PoisonError::into_inner);
+                match self.decode(kind, resource, &shelves) {
+                    Ok(decoded) => {
+                        self.assembly.put(decoded);
+                        shelves.put(kind, resource.clone(), now);
+                        versions.push((resource.name.clone(), resource.version.clone()));
+                    }
+                    Err(reason) => tracing::warn!(resource = %resource.name, %reason, "saved resource refused"),
                 }
             }
             self.assembly.complete(kind);
-            if !kind.wildcard() {
-                self.reader.subscribe_to(kind.type_url(), &self.assembly.wanted(kind));
-            }
-            let versions =
-                kept.get(kind.type_url()).into_iter().flatten().map(|(name, r)| (name.clone(), r.version.clone()));
-            self.reader.restore(kind.type_url(), versions.collect());
+            self.amend();
+            self.reader.restore(kind.type_url(), versions);
         }
-        self.kept = kept;
         self.show(|status| status.from_disk = true);
         tracing::info!("serving the last good configuration until the control plane answers");
         self.advance();
@@ -354,5 +494,14 @@ impl Client {
 
     fn show(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.setup.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// A runtime value from a text: a truth value, a number, or the text.
+fn told(text: &str) -> Value {
+    match (text.parse::<bool>(), text.parse::<f64>()) {
+        (Ok(truth), _) => Value::Bool(truth),
+        (_, Ok(number)) => Value::Number(number),
+        _ => Value::Text(text.into()),
     }
 }

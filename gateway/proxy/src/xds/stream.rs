@@ -3,7 +3,7 @@
 //! Owns the task that reads it. A server may hold back its response headers until it has something to say, so the stream
 //! counts as open as soon as requests can be sent.
 
-use super::wire::{self as messages};
+use super::wire::{self as messages, Beside};
 use crate::{
     args::XdsMode,
     control::{Remote, RemoteError},
@@ -79,14 +79,6 @@ impl Reader {
         }
     }
 
-    /// Asks for exactly these names.
-    pub(crate) fn subscribe_to(&mut self, type_url: &str, names: &BTreeSet<String>) {
-        match self {
-            Self::Delta(reader) => reader.subscribe_to(type_url, names),
-            Self::Sotw(reader) => reader.subscribe_to(type_url, names),
-        }
-    }
-
     /// Takes over versions that an earlier process held.
     pub(crate) fn restore(&mut self, type_url: &str, held: Vec<(Arc<str>, Arc<str>)>) {
         match self {
@@ -98,8 +90,8 @@ impl Reader {
     /// How many resources of a type are held.
     pub(crate) fn held(&self, type_url: &str) -> usize {
         match self {
-            Self::Delta(reader) => reader.held(type_url).len(),
-            Self::Sotw(reader) => reader.held(type_url).len(),
+            Self::Delta(reader) => reader.held_count(type_url),
+            Self::Sotw(reader) => reader.held_count(type_url),
         }
     }
 
@@ -119,19 +111,44 @@ impl Reader {
         }
     }
 
-    /// Takes in a response; also returns what in it has no business there.
-    pub(crate) fn on_response(&mut self, message: Inbound) -> (Update, Vec<(String, String)>) {
+    /// Asks for some more names and no longer for others.
+    pub(crate) fn amend(&mut self, type_url: &str, more: &BTreeSet<String>, fewer: &BTreeSet<String>) {
+        match self {
+            Self::Delta(reader) => reader.amend(type_url, more, fewer),
+            Self::Sotw(reader) => reader.amend(type_url, more, fewer),
+        }
+    }
+
+    /// Asks for one more name.
+    pub(crate) fn subscribe(&mut self, type_url: &str, name: String) {
+        match self {
+            Self::Delta(reader) => reader.subscribe(type_url, [name]),
+            // Nothing that comes by name on demand exists in this variant.
+            Self::Sotw(_) => {}
+        }
+    }
+
+    /// A resource ended by itself: the control plane may send the same version again.
+    pub(crate) fn drop_held(&mut self, type_url: &str, name: &str) {
+        match self {
+            Self::Delta(reader) => reader.drop_held(type_url, name),
+            Self::Sotw(reader) => reader.drop_held(type_url, name),
+        }
+    }
+
+    /// Takes in a response; also returns what came beside the resources.
+    pub(crate) fn on_response(&mut self, message: Inbound) -> (Update, Beside) {
         match (self, message) {
             (Self::Delta(reader), Inbound::Delta(message)) => {
-                let (response, strangers) = messages::delta_response(*message);
-                (reader.on_response(response), strangers)
+                let (response, beside) = messages::delta_response(*message);
+                (reader.on_response(response), beside)
             }
             (Self::Sotw(reader), Inbound::Sotw(message)) => {
-                let (response, strangers) = messages::sotw_response(*message);
-                (reader.on_response(response), strangers)
+                let (response, beside) = messages::sotw_response(*message);
+                (reader.on_response(response), beside)
             }
             // A stream of one variant yields only its own messages.
-            (Self::Delta(_), Inbound::Sotw(_)) | (Self::Sotw(_), Inbound::Delta(_)) => (Update::default(), Vec::new()),
+            (Self::Delta(_), Inbound::Sotw(_)) | (Self::Sotw(_), Inbound::Delta(_)) => Default::default(),
         }
     }
 

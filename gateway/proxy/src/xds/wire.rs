@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tombolo_controlplane_api::xds::{
     envoy::{
         config::core::v3::Node,
@@ -12,9 +12,14 @@ use tombolo_controlplane_api::xds::{
             DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as Wrapped,
         },
     },
-    google::{protobuf::Any, rpc::Status},
+    google::{
+        protobuf::{Any, Duration as Span},
+        rpc::Status,
+    },
 };
-use tombolo_federation_sync::{DeltaRequest, DeltaResponse, Resource, SotwRequest, SotwResponse, content_version};
+use tombolo_federation_sync::{
+    DeltaRequest, DeltaResponse, Resource, SotwRequest, SotwResponse, content_version, types,
+};
 
 /// gRPC's INTERNAL, which Envoy uses for refusals.
 const REFUSED: i32 = 13;
@@ -58,60 +63,72 @@ pub(crate) fn sotw_request(request: SotwRequest, node: Option<Node>) -> Discover
     }
 }
 
-/// A response of the delta protocol. Resources without a body (heartbeats) change nothing; those of another type than
-/// the response's are kept out and named in the second part.
-pub(crate) fn delta_response(response: DeltaDiscoveryResponse) -> (DeltaResponse, Vec<(String, String)>) {
-    let mut bad = Vec::new();
+/// What comes beside the resources of a response.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// What has no business in the response, by name, and why.
+    pub(crate) strangers: Vec<(String, String)>,
+    /// How long resources live from now on, also those that came without a body as a sign of life.
+    pub(crate) lives: Vec<(Arc<str>, Option<Duration>)>,
+}
+
+/// A response of the delta protocol. A resource without a body is a sign of life; of virtual hosts it says that there is none for
+/// these names. Resources of another type than the response's are kept out.
+pub(crate) fn delta_response(response: DeltaDiscoveryResponse) -> (DeltaResponse, Beside) {
+    let mut beside = Beside::default();
     let mut resources = Vec::with_capacity(response.resources.len());
+    let mut removed: Vec<Arc<str>> = response.removed_resources.into_iter().map(Arc::from).collect();
     for wrapped in response.resources {
-        let Some(any) = wrapped.resource else { continue };
+        let name: Arc<str> = Arc::from(wrapped.name);
+        let Some(any) = wrapped.resource else {
+            if response.type_url == types::VIRTUAL_HOST {
+                removed.extend(wrapped.aliases.into_iter().map(Arc::from).chain([name]));
+            } else {
+                beside.lives.push((name, wrapped.ttl.and_then(life)));
+            }
+            continue;
+        };
         if any.type_url != response.type_url {
-            bad.push((wrapped.name, format!("has type {} in a response of type {}", any.type_url, response.type_url)));
+            let reason = format!("has type {} in a response of type {}", any.type_url, response.type_url);
+            beside.strangers.push((name.to_string(), reason));
             continue;
         }
-        resources.push(resource(wrapped.name, wrapped.version, any.value));
+        beside.lives.push((name.clone(), wrapped.ttl.and_then(life)));
+        resources.push(resource(name, wrapped.version, any.value));
     }
     let out = DeltaResponse {
         type_url: Arc::from(response.type_url),
         nonce: response.nonce,
         resources,
-        removed: response.removed_resources.into_iter().map(Arc::from).collect(),
+        removed,
         system_version: response.system_version_info,
         complete: false,
     };
-    (out, bad)
+    (out, beside)
+}
+
+fn life(ttl: Span) -> Option<Duration> {
+    Some(Duration::new(u64::try_from(ttl.seconds).ok()?, u32::try_from(ttl.nanos).ok()?))
 }
 
 /// A response of the state-of-the-world protocol.
-pub(crate) fn sotw_response(response: DiscoveryResponse) -> (SotwResponse, Vec<(String, String)>) {
-    let mut bad = Vec::new();
+pub(crate) fn sotw_response(response: DiscoveryResponse) -> (SotwResponse, Beside) {
+    let mut beside = Beside::default();
     let mut resources: Vec<Arc<Resource>> = Vec::with_capacity(response.resources.len());
     let mut names = BTreeSet::new();
     for any in response.resources {
-        let any = match unwrap(any) {
-            Ok(Some(any)) => any,
-            Ok(None) => continue,
-            Err(reason) => {
-                bad.push((String::new(), reason));
-                continue;
+        match sotw_resource(any, &response.type_url) {
+            Ok((name, ttl, None)) => beside.lives.push((name.into(), ttl)),
+            Ok((name, _, Some(_))) if !names.insert(name.clone()) => {
+                beside.strangers.push((name, "appears twice".to_owned()));
             }
-        };
-        if any.type_url != response.type_url {
-            bad.push((String::new(), format!("type {} in a response of type {}", any.type_url, response.type_url)));
-            continue;
-        }
-        let name = match Named::decode(any.value.as_slice()) {
-            Ok(named) => named.name,
-            Err(error) => {
-                bad.push((String::new(), format!("unreadable: {error}")));
-                continue;
+            Ok((name, ttl, Some(body))) => {
+                let name: Arc<str> = name.into();
+                beside.lives.push((name.clone(), ttl));
+                resources.push(resource(name, String::new(), body));
             }
-        };
-        if !names.insert(name.clone()) {
-            bad.push((name, "appears twice".to_owned()));
-            continue;
+            Err(reason) => beside.strangers.push((String::new(), reason)),
         }
-        resources.push(resource(name, String::new(), any.value));
     }
     let out = SotwResponse {
         type_url: Arc::from(response.type_url),
@@ -119,21 +136,30 @@ pub(crate) fn sotw_response(response: DiscoveryResponse) -> (SotwResponse, Vec<(
         nonce: response.nonce,
         resources,
     };
-    (out, bad)
+    (out, beside)
 }
 
-fn unwrap(any: Any) -> Result<Option<Any>, String> {
-    if any.type_url != WRAPPER {
-        return Ok(Some(any));
+/// Name, life and body of a resource, wrapped or not.
+fn sotw_resource(any: Any, type_url: &str) -> Result<(String, Option<Duration>, Option<Vec<u8>>), String> {
+    let (name, ttl, any) = if any.type_url == WRAPPER {
+        let wrapped = Wrapped::decode(any.value.as_slice()).map_err(|e| format!("unreadable wrapper: {e}"))?;
+        (wrapped.name, wrapped.ttl.and_then(life), wrapped.resource)
+    } else {
+        (String::new(), None, Some(any))
+    };
+    let Some(any) = any else { return Ok((name, ttl, None)) };
+    if any.type_url != type_url {
+        return Err(format!("type {} in a response of type {type_url}", any.type_url));
     }
-    Wrapped::decode(any.value.as_slice()).map(|w| w.resource).map_err(|e| format!("unreadable wrapper: {e}"))
+    let named = Named::decode(any.value.as_slice()).map_err(|error| format!("unreadable: {error}"))?;
+    Ok((named.name, ttl, Some(any.value)))
 }
 
 /// A server that gives no version gets the hash of the content, which says the same.
-fn resource(name: String, version: String, body: Vec<u8>) -> Arc<Resource> {
+fn resource(name: Arc<str>, version: String, body: Vec<u8>) -> Arc<Resource> {
     let body = Bytes::from(body);
     let version = if version.is_empty() { content_version(&body) } else { Arc::from(version) };
-    Arc::new(Resource { name: Arc::from(name), version, body })
+    Arc::new(Resource { name, version, body })
 }
 
 #[cfg(test)]
@@ -157,7 +183,7 @@ mod tests {
         };
         let (out, bad) = sotw_response(response);
         assert_eq!(out.resources.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(bad, [("a".to_owned(), "appears twice".to_owned())]);
+        assert_eq!(bad.strangers, [("a".to_owned(), "appears twice".to_owned())]);
     }
 
     #[test]
@@ -174,6 +200,19 @@ mod tests {
         };
         let (out, bad) = delta_response(response);
         assert_eq!(out.resources.len(), 1);
-        assert_eq!(bad.len(), 1);
+        assert_eq!(bad.strangers.len(), 1);
+        assert_eq!(bad.lives.len(), 2, "a resource without a body is a sign of life");
+    }
+
+    #[test]
+    fn a_virtual_host_without_a_body_is_none() {
+        let none = Wrapped { name: "t/h".into(), aliases: vec!["t/alias".into()], ..Wrapped::default() };
+        let response = DeltaDiscoveryResponse {
+            type_url: types::VIRTUAL_HOST.into(),
+            resources: vec![none],
+            ..DeltaDiscoveryResponse::default()
+        };
+        let (out, _) = delta_response(response);
+        assert_eq!(out.removed.iter().map(|name| &**name).collect::<Vec<_>>(), ["t/alias", "t/h"]);
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn judged(exchange: &Rc<Exchange>, live: &Live, answer: Reply) -> Rep
         Some((hosts.iter().filter(|host| host.health() == Health::Healthy).count(), hosts.len()))
     };
     let worker = &exchange.downstream.worker;
-    let healthy = !worker.setup.drain.draining() && filter.is_healthy(count);
+    let healthy = !worker.setup.drain.failing() && filter.is_healthy(count);
     let mut answer = if healthy {
         answer
     } else {
