@@ -97,7 +97,12 @@ fn intents() -> Vec<Intent> {
 
 fn destinations() -> Vec<Intent> {
     let hash = |key, table| Algorithm::ConsistentHash { key, table };
-    let cookie = HashKey::Cookie { name: "user".to_owned(), path: "/".to_owned(), ttl: Some(SECOND) };
+    let cookie = HashKey::Cookie {
+        name: "user".to_owned(),
+        path: "/".to_owned(),
+        ttl: Some(SECOND),
+        attributes: vec![("SameSite".to_owned(), "Lax".to_owned()), ("Secure".to_owned(), String::new())],
+    };
     let balance = |algorithm| TrafficPolicy {
         load_balancer: Some(LoadBalancer {
             algorithm: Some(algorithm),

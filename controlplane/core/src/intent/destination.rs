@@ -96,6 +96,8 @@ pub enum HashKey {
         path: String,
         /// Lifetime; zero means for the session.
         ttl: Option<Duration>,
+        /// Further attributes of a generated one, each with its value or an empty text.
+        attributes: Vec<(String, String)>,
     },
     /// The client's address.
     SourceIp,

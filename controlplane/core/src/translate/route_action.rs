@@ -228,11 +228,14 @@ fn hash_policy(context: &RouteContext<'_, '_>, target: &Target) -> Vec<route::ro
         HashKey::Header(name) => {
             hash_policy::PolicySpecifier::Header(hash_policy::Header { header_name: name, regex_rewrite: None })
         }
-        HashKey::Cookie { name, path, ttl } => hash_policy::PolicySpecifier::Cookie(hash_policy::Cookie {
+        HashKey::Cookie { name, path, ttl, attributes } => hash_policy::PolicySpecifier::Cookie(hash_policy::Cookie {
             name,
             path,
             ttl: ttl.map(duration),
-            attributes: Vec::new(),
+            attributes: attributes
+                .into_iter()
+                .map(|(name, value)| hash_policy::CookieAttribute { name, value })
+                .collect(),
         }),
         HashKey::SourceIp => {
             hash_policy::PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties { source_ip: true })

@@ -102,10 +102,25 @@ fn consistent_hash(at: &At<'_>) -> Option<Algorithm> {
 
 fn cookie(at: &At<'_>) -> Option<HashKey> {
     let fields = at.fields();
-    fields.not_in_force(&["attributes"]);
+    let attributes = fields.list("attributes").iter().filter_map(cookie_attribute).collect();
     let path = fields.string("path").unwrap_or_default();
     let ttl = fields.duration("ttl");
-    Some(HashKey::Cookie { name: fields.need("name")?.string()?, path, ttl })
+    Some(HashKey::Cookie { name: fields.need("name")?.string()?, path, ttl, attributes })
+}
+
+/// One attribute of a cookie. What would end it, or begin another, is refused: proxies write it as it stands.
+fn cookie_attribute(at: &At<'_>) -> Option<(String, String)> {
+    let fields = at.fields();
+    let value = fields.string("value").unwrap_or_default();
+    let name = fields.need("name")?.string()?;
+    if !super::is_header_name(&name) || !value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';') {
+        at.error(
+            code::BAD_VALUE,
+            "an attribute of a cookie is a word, its value has no semicolon; for example {name: SameSite, value: Lax}",
+        );
+        return None;
+    }
+    Some((name, value))
 }
 
 fn hash_table(fields: &Fields<'_>) -> HashTable {

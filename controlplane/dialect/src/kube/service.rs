@@ -19,7 +19,7 @@ const GATEWAY_PORT: &str = "networking.istio.io/gatewayPort";
 const NETWORK_GATEWAY_PORT: u16 = 15443;
 
 /// Fields of a spec that mean nothing to a mesh.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 14] = [
     "allocateLoadBalancerNodePorts",
     "externalTrafficPolicy",
     "healthCheckNodePort",
@@ -33,7 +33,6 @@ const OTHERS: [&str; 15] = [
     "publishNotReadyAddresses",
     "sessionAffinityConfig",
     "topologyKeys",
-    "trafficDistribution",
     "externalIPs",
 ];
 
@@ -59,6 +58,7 @@ pub(crate) fn read(head: &Head, object: &Fields<'_>) -> Yield {
     let service = service(head, object, &spec, Names { host, alias_of }, ports);
     items.insert(0, Item::Service(service));
     affinity(&spec);
+    distribution(&spec);
     Yield { items, ..Yield::default() }
 }
 
@@ -87,6 +87,18 @@ fn service(head: &Head, object: &Fields<'_>, spec: &Fields<'_>, names: Names, po
         origin: head.object.clone(),
         alias_of: names.alias_of,
         crossing: head.labels.contains_key(common::NETWORK),
+    }
+}
+
+/// The near place is preferred without being asked, down to the zone; nodes are not told apart.
+fn distribution(spec: &Fields<'_>) {
+    if let Some(at) = spec.at("trafficDistribution")
+        && !matches!(at.node.text(), Some("PreferClose" | "PreferSameZone" | ""))
+    {
+        at.warn(
+            code::NOT_IN_FORCE,
+            "only PreferClose and PreferSameZone are known; endpoints of the same zone are preferred",
+        );
     }
 }
 
