@@ -6,9 +6,13 @@ use std::{collections::BTreeMap, process::Command};
 /// Crate → the workspace crates that it may use, tests aside.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("federation-model", &[]),
+    ("federation-identity", &["federation-model"]),
     ("federation-registry", &["federation-model"]),
     ("federation-sync", &[]),
-    ("federation-peer", &["federation-model", "federation-registry", "federation-sync", "controlplane-api"]),
+    (
+        "federation-peer",
+        &["federation-model", "federation-identity", "federation-registry", "federation-sync", "controlplane-api"],
+    ),
     ("controlplane-api", &[]),
     ("controlplane-core", &["federation-model", "federation-registry", "federation-sync", "controlplane-api"]),
     ("controlplane-dialect", &["federation-model", "federation-registry", "controlplane-core"]),
@@ -30,7 +34,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway-http3", &[]),
     (
         "gateway-proxy",
-        &["federation-model", "federation-sync", "controlplane-api", "gateway-core", "gateway-http1", "gateway-http2", "gateway-http3"],
+        &[
+            "federation-model",
+            "federation-identity",
+            "federation-sync",
+            "controlplane-api",
+            "gateway-core",
+            "gateway-http1",
+            "gateway-http2",
+            "gateway-http3",
+        ],
     ),
     (
         "cli",
@@ -50,6 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Crates that know no clock, environment, socket, file, thread or `async`.
 const PURE: &[&str] = &[
     "federation/model",
+    "federation/identity",
     "federation/registry",
     "federation/sync",
     "controlplane/core",

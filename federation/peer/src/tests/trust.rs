@@ -3,10 +3,11 @@
 use super::certificates::{Authority, Leaf};
 use crate::{
     Credentials, TrustMap,
-    verify::{End, NotTrusted, claimed_identity, may_vouch_for, verify_chain},
+    verify::{End, NotTrusted, claimed_identity, verify_chain},
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::UnixTime;
+use tombolo_federation_identity::may_vouch_for;
 use tombolo_federation_model::TrustDomain;
 
 const EAST: &str = "spiffe://east.local/ns/default/sa/a";

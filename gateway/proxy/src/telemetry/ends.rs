@@ -3,11 +3,12 @@
 //! Made only of certificates that a handshake verified; a connection without one has no such end, and nobody on it is
 //! believed or told anything.
 
-use crate::{net::stream::Stream, tls::spiffe, upstream::connect::Target};
+use crate::{net::stream::Stream, upstream::connect::Target};
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
 };
+use tombolo_federation_identity::claimed_identity;
 use tombolo_federation_model::Identity;
 use tombolo_gateway_core::head::ConnInfo;
 
@@ -42,6 +43,6 @@ impl OtherEnd {
         let own = target.tls.as_ref()?.0.own.clone()?;
         let Stream::TlsClient(tls) = stream else { return None };
         let leaf = tls.get_ref().1.peer_certificates()?.first()?;
-        Some(Self::new(spiffe::claimed(leaf).ok()?, own))
+        Some(Self::new(claimed_identity(leaf).ok()?, own))
     }
 }

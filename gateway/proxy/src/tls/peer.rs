@@ -6,6 +6,7 @@ use super::{context::ServerContext, facts, names, spiffe};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{ServerConnection, pki_types::CertificateDer};
 use std::fmt::Write as _;
+use tombolo_federation_identity::claimed_identity;
 use tombolo_gateway_core::{
     config::{FilterChain, Terminal},
     head::{PeerCertificate, TlsInfo},
@@ -50,7 +51,7 @@ fn certificate(leaf: &CertificateDer<'_>, verified: bool) -> Option<PeerCertific
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
     Some(PeerCertificate {
         verified,
-        identity: spiffe::claimed(leaf).ok().filter(|_| verified),
+        identity: claimed_identity(leaf).ok().filter(|_| verified),
         uris: names.uris,
         dns: names.dns,
         subject: names.subject,

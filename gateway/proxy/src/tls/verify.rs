@@ -5,7 +5,7 @@
 
 use super::{
     names, provider,
-    spiffe::{self, Bundles, Check, Refusal, Role},
+    spiffe::{self, Bundles, Refusal},
 };
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
@@ -18,6 +18,7 @@ use std::{
     fmt,
     sync::{Arc, OnceLock},
 };
+use tombolo_federation_identity::{Check, End, NotTrusted, verify_to};
 use tombolo_gateway_core::config::{SanMatcher, Validation};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
@@ -123,16 +124,14 @@ impl Verifier {
         &self,
         leaf: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],
-        role: Role,
+        end: End,
         now: UnixTime,
     ) -> Result<(), Refusal> {
         let check =
-            Check { role, now, revoked: &self.revoked, leaf_only: self.leaf_only, allow_expired: self.allow_expired };
+            Check { end, now, revoked: &self.revoked, leaf_only: self.leaf_only, allow_expired: self.allow_expired };
         let verdict = match &self.trust {
             Trust::Spiffe(bundles) => spiffe::verify(bundles, leaf, rest, check).map(|_| ()),
-            Trust::Roots(roots) => {
-                spiffe::chain(roots, leaf, rest, check).map_err(|e| Refusal::Chain("the peer".to_owned(), e))
-            }
+            Trust::Roots(roots) => verify_to(&roots.roots, leaf, rest, check).map_err(Refusal::Chain),
             Trust::Anybody => Ok(()),
         };
         match verdict {
@@ -225,8 +224,8 @@ fn system_roots() -> &'static RootCertStore {
 
 fn refuse(refusal: Refusal) -> Error {
     Error::InvalidCertificate(match &refusal {
-        Refusal::Unreadable => CertificateError::BadEncoding,
-        Refusal::NoBundle(_) => CertificateError::UnknownIssuer,
+        Refusal::Unreadable | Refusal::NotTrusted(NotTrusted::Unreadable(_)) => CertificateError::BadEncoding,
+        Refusal::NotTrusted(NotTrusted::NoBundle(_)) => CertificateError::UnknownIssuer,
         _ => CertificateError::Other(OtherError(Arc::new(refusal))),
     })
 }
@@ -246,7 +245,7 @@ impl ClientCertVerifier for Verifier {
         rest: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(leaf, rest, Role::Client, now).map_err(refuse)?;
+        self.judge(leaf, rest, End::Client, now).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -282,7 +281,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(leaf, rest, Role::Server, now).map_err(refuse)?;
+        self.judge(leaf, rest, End::Server, now).map_err(refuse)?;
         let asked = match self.check_host {
             HostCheck::No => false,
             HostCheck::AskedName => matches!(name, ServerName::DnsName(_)),
