@@ -48,6 +48,8 @@ pub(crate) struct Live {
     pub(crate) config: Arc<Config>,
     /// By the cluster's name.
     pub(crate) upstreams: Map<Upstream>,
+    /// There are listeners, but the endpoints behind them have not been looked at yet: nothing serves.
+    pub(crate) held: bool,
 }
 
 /// One cluster as workers see it.
@@ -188,6 +190,13 @@ impl Keeper {
 
     fn publish(&mut self) {
         if self.waits_for_checks() {
+            self.out.send_if_modified(|live| {
+                let news = !live.held;
+                if news {
+                    *live = Arc::new(Live { held: true, ..Live::default() });
+                }
+                news
+            });
             return;
         }
         self.live.sequence += 1;
@@ -195,6 +204,7 @@ impl Keeper {
             sequence: self.live.sequence,
             config: self.live.config.clone(),
             upstreams: self.live.upstreams.clone(),
+            held: false,
         };
         self.out.send_replace(Arc::new(live));
     }

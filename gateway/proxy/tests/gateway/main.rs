@@ -4,11 +4,14 @@
 mod ads;
 mod build;
 mod client;
+mod moody;
 mod origin;
 mod process;
 
+mod dns;
 mod filters;
 mod http;
 mod tcp;
 mod tls;
+mod upstream;
 mod xds;
