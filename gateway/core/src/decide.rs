@@ -11,7 +11,7 @@ mod tests;
 
 use crate::{
     config::{
-        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Hcm, HeaderMutationFilter,
+        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Fraction, Hcm, HeaderMutationFilter,
         HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, Mirror, Redirect, Route, RouteAction,
         RouteTable, RouteTarget, RouterFilter,
     },
@@ -24,6 +24,7 @@ use crate::{
     names,
     request::{self, Caller},
     route::{self, Found},
+    runtime::Runtime,
     time::{Millis, Random},
 };
 use bytes::Bytes;
@@ -58,13 +59,14 @@ pub fn decide(
 ) -> Decision {
     let Some(table) = table else { return refuse(Kind::RouteConfigMissing, None) };
     let drawn = random.draw();
-    let (matched, missing) = match route::find(table, head, conn, caller, drawn) {
+    let (matched, missing) = match route::find(table, head, conn, caller, &config.runtime, drawn) {
         Found::Route(matched) => (Some(matched), None),
         Found::NoRoute(matched) => (Some(matched), Some(Kind::NoRoute)),
         Found::NoHost => (None, Some(Kind::NoRoute)),
         Found::NeedsTls(matched) => return to_tls(head, matched),
     };
-    let choice = matched.as_ref().and_then(Matched::action).map(|action| choose_cluster(action, head, drawn));
+    let choice =
+        matched.as_ref().and_then(Matched::action).map(|action| choose_cluster(action, head, &config.runtime, drawn));
     let weighted = choice.as_ref().and_then(|choice| choice.weighted);
     let upgrade = match (&missing, upgrade(hcm, matched.as_ref(), head)) {
         (None, Err(())) => return refuse(Kind::UpgradeRefused, None),
@@ -72,6 +74,7 @@ pub fn decide(
         (Some(_), Err(())) => None,
     };
     let mut draft = Draft {
+        runtime: Some(&config.runtime),
         conn: Some(conn),
         client: caller.address,
         matched: matched.as_ref(),
@@ -152,7 +155,7 @@ struct Choice {
     weighted: Option<u32>,
 }
 
-fn choose_cluster(action: &RouteAction, head: &Head, drawn: u64) -> Choice {
+fn choose_cluster(action: &RouteAction, head: &Head, runtime: &Runtime, drawn: u64) -> Choice {
     let named = |header: &header::HeaderName| {
         let value = head.headers.get(header).and_then(|value| value.to_str().ok());
         Arc::from(value.unwrap_or_default())
@@ -160,24 +163,38 @@ fn choose_cluster(action: &RouteAction, head: &Head, drawn: u64) -> Choice {
     match &action.cluster {
         ClusterChoice::One(name) => Choice { name: Arc::clone(name), weighted: None },
         ClusterChoice::Header(header) => Choice { name: named(header), weighted: None },
-        ClusterChoice::Weighted { clusters, total, random_header } => {
+        ClusterChoice::Weighted { clusters, total, runtime_prefix, random_header } => {
             let told =
                 random_header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok()?.parse::<u64>().ok());
-            let mut left = told.unwrap_or(drawn) % (*total).max(1);
-            let index = clusters.iter().position(|cluster| match left.checked_sub(u64::from(cluster.weight)) {
-                Some(rest) => {
-                    left = rest;
-                    false
-                }
-                None => true,
-            });
-            let index = index.unwrap_or_default();
+            let told = told.unwrap_or(drawn);
+            let index = if runtime.is_empty() || runtime_prefix.is_empty() {
+                by_weight(clusters.iter().map(|cluster| u64::from(cluster.weight)), *total, told)
+            } else {
+                let weight = |cluster: &ClusterWeight| {
+                    runtime.integer(&format!("{runtime_prefix}.{}", cluster.name), u64::from(cluster.weight))
+                };
+                let weights: SmallVec<[u64; 4]> = clusters.iter().map(weight).collect();
+                by_weight(weights.iter().copied(), weights.iter().sum(), told)
+            };
             let name = clusters
                 .get(index)
                 .map_or_else(|| Arc::from(""), |c| c.header.as_ref().map_or_else(|| Arc::clone(&c.name), named));
             Choice { name, weighted: u32::try_from(index).ok() }
         }
     }
+}
+
+/// The place that a number falls on; the first when there are no weights.
+fn by_weight(mut weights: impl Iterator<Item = u64>, total: u64, drawn: u64) -> usize {
+    let mut left = drawn % total.max(1);
+    let found = weights.position(|weight| match left.checked_sub(weight) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    });
+    found.unwrap_or_default()
 }
 
 /// Whether what is asked to be upgraded to is allowed, if anything is.
@@ -199,6 +216,7 @@ fn upgrade(hcm: &Hcm, matched: Option<&Matched>, head: &Head) -> Result<Option<U
 /// What filters add to a decision.
 #[derive(Default)]
 struct Draft<'m> {
+    runtime: Option<&'m Runtime>,
     conn: Option<&'m ConnInfo>,
     client: Option<SocketAddr>,
     matched: Option<&'m Matched>,
@@ -222,6 +240,11 @@ struct Parts {
 impl<'m> Draft<'m> {
     fn parts(self) -> Parts {
         Parts { weighted: self.weighted, ..self.parts }
+    }
+
+    fn hit(&self, share: &Fraction, random: &mut Random) -> bool {
+        let drawn = random.draw();
+        self.runtime.map_or_else(|| share.hit(drawn), |runtime| runtime.hit(share, drawn))
     }
 
     fn flags(&self) -> Flags {
@@ -331,7 +354,7 @@ impl<'m> Draft<'m> {
         moment: Moment,
         random: &mut Random,
     ) -> Option<Box<Reply>> {
-        if !limit.enabled.hit(random.draw()) {
+        if !self.hit(&limit.enabled, random) {
             return None;
         }
         let described = Described { head, client: self.client, cluster: self.cluster, matched: self.matched };
@@ -343,7 +366,7 @@ impl<'m> Draft<'m> {
             told.insert(names::X_RATELIMIT_REMAINING, HeaderValue::from(left));
             told.insert(names::X_RATELIMIT_RESET, HeaderValue::from(wait));
         }
-        let enforced = !passes && limit.enforced.hit(random.draw());
+        let enforced = !passes && self.hit(&limit.enforced, random);
         if !enforced {
             self.parts.response_headers.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
             if !passes && !limit.request_headers.is_empty() {
@@ -375,7 +398,7 @@ impl<'m> Draft<'m> {
     }
 
     fn cors(&mut self, cors: &crate::config::Cors, head: &Head, random: &mut Random) -> Option<Box<Reply>> {
-        match filter::cors(cors, head, random) {
+        match filter::cors(cors, head, self.runtime?, random) {
             CorsVerdict::Ignore => None,
             CorsVerdict::Allow(headers) => {
                 self.parts.response_headers.extend(headers);
@@ -449,7 +472,7 @@ fn act(
         health_check: parts.health_check,
         matched,
     };
-    forward.copies = copies(forward.mirrors(), head, random);
+    forward.copies = copies(forward.mirrors(), head, &config.runtime, random);
     Decision::Forward(Box::new(forward))
 }
 
@@ -506,10 +529,10 @@ fn merged(
     }
 }
 
-fn copies(mirrors: &[Mirror], head: &Head, random: &mut Random) -> SmallVec<[(u32, Arc<str>); 1]> {
+fn copies(mirrors: &[Mirror], head: &Head, runtime: &Runtime, random: &mut Random) -> SmallVec<[(u32, Arc<str>); 1]> {
     let mut out = SmallVec::new();
     for (index, mirror) in (0u32..).zip(mirrors) {
-        if !mirror.share.hit(random.draw()) {
+        if !runtime.hit(&mirror.share, random.draw()) {
             continue;
         }
         let named = mirror.header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok()).map(Arc::from);

@@ -28,6 +28,7 @@ use crate::{
     head::{ConnInfo, Head, Scheme, split_query},
     names,
     request::Caller,
+    runtime::Runtime,
 };
 use http::HeaderValue;
 use std::sync::Arc;
@@ -47,7 +48,14 @@ pub enum Found {
 
 /// Finds the route of a request. `random` decides about shares; it is the same number for all of a request's shares.
 #[must_use]
-pub fn find(table: &Arc<RouteTable>, head: &Head, conn: &ConnInfo, caller: Caller, random: u64) -> Found {
+pub fn find(
+    table: &Arc<RouteTable>,
+    head: &Head,
+    conn: &ConnInfo,
+    caller: Caller,
+    runtime: &Runtime,
+    random: u64,
+) -> Found {
     let Some((at, host)) = virtual_host(table, head) else { return Found::NoHost };
     let here = |route| Matched::new(table, at, route);
     let secure =
@@ -62,7 +70,7 @@ pub fn find(table: &Arc<RouteTable>, head: &Head, conn: &ConnInfo, caller: Calle
     }
     let (full, query) = split_query(&head.path);
     let path = if table.ignore_path_parameters { full.split(';').next().unwrap_or(full) } else { full };
-    let request = Request { head, conn, path, query, random };
+    let request = Request { head, conn, path, query, runtime, random };
     match host.routes.iter().position(|route| request.fits(&route.matches)) {
         Some(found) => {
             u32::try_from(found).ok().and_then(|found| here(Some(found))).map_or(Found::NoHost, Found::Route)
@@ -89,6 +97,7 @@ struct Request<'a> {
     conn: &'a ConnInfo,
     path: &'a str,
     query: Option<&'a str>,
+    runtime: &'a Runtime,
     random: u64,
 }
 
@@ -101,7 +110,7 @@ impl Request<'_> {
             && wanted.cookies.iter().all(|(name, matcher, invert)| matching::cookie(name, matcher, *invert, self.head))
             && (!wanted.grpc || self.head.is_grpc())
             && self.tls_fits(wanted)
-            && wanted.share.as_ref().is_none_or(|share| share.hit(self.random))
+            && wanted.share.as_ref().is_none_or(|share| self.runtime.hit(share, self.random))
     }
 
     fn path_fits(&self, wanted: &RouteMatch) -> bool {

@@ -86,6 +86,15 @@ impl Runtime {
         }
     }
 
+    /// Whether a random number falls into a share, as runtime says or as it is written.
+    #[must_use]
+    pub fn hit(&self, written: &Fraction, random: u64) -> bool {
+        match self.get(&written.runtime_key) {
+            None => written.hit(random),
+            Some(_) => self.share(written).hit(random),
+        }
+    }
+
     fn number(&self, key: &str) -> Option<f64> {
         match self.get(key)? {
             Value::Number(number) => Some(*number),

@@ -154,7 +154,7 @@ pub struct Fraction {
     pub numerator: u32,
     /// … of: 100, 10 000 or 1 000 000.
     pub denominator: u32,
-    /// Runtime key; empty when there is none. Kept for display: runtime layers are not read yet.
+    /// Runtime key; empty when there is none. [`Runtime`](crate::runtime::Runtime) looks it up.
     pub runtime_key: Arc<str>,
 }
 

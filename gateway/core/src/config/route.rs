@@ -246,6 +246,8 @@ pub enum ClusterChoice {
         clusters: Box<[ClusterWeight]>,
         /// Sum of the weights.
         total: u64,
+        /// Runtime keys of weights begin with it, and end with a dot and the cluster's name; empty: there are none.
+        runtime_prefix: Box<str>,
         /// Take the number from this request header (decimal) instead of a random one.
         random_header: Option<HeaderName>,
     },

@@ -318,3 +318,47 @@ fn plaintext_is_redirected_where_tls_is_required() {
     let Decision::Reply(reply) = decision else { panic!("forwarded") };
     assert_eq!((reply.status.as_u16(), reply.headers["location"].to_str().unwrap()), (301, "https://svc.test/x?y"));
 }
+
+#[test]
+fn runtime_wins_over_what_is_written() {
+    let weight = |name: &str| pb::weighted_cluster::ClusterWeight {
+        name: name.into(),
+        weight: Some(UInt32Value { value: 1 }),
+        ..Default::default()
+    };
+    let weighted = pb::WeightedCluster {
+        clusters: vec![weight("a"), weight("b")],
+        runtime_key_prefix: "w".into(),
+        ..Default::default()
+    };
+    let mut split = route_to("x", prefix());
+    action(&mut split).cluster_specifier = Some(pb::route_action::ClusterSpecifier::WeightedClusters(weighted));
+    let mut canary = route_to("c", prefix());
+    canary.r#match.as_mut().unwrap().runtime_fraction =
+        Some(tombolo_controlplane_api::xds::envoy::config::core::v3::RuntimeFractionalPercent {
+            default_value: None,
+            runtime_key: "canary".into(),
+        });
+    let table = table(&table_message("t", &["*"], vec![canary, split]));
+    let number = |key: &str, value: f64| (Arc::from(key), crate::config::Value::Number(value));
+    let ask = |values: Vec<(Arc<str>, crate::config::Value)>| {
+        let layer = crate::config::Value::Map(Arc::new(values.into_iter().collect()));
+        let runtime = Arc::new(crate::runtime::Runtime::merged([&layer]));
+        let config = Config { runtime, ..config() };
+        let decision = decide(
+            &config,
+            &hcm(),
+            Some(&table),
+            &conn(),
+            caller(false),
+            &head("/", &[]),
+            Moment::default(),
+            &mut Random::new(3),
+        );
+        let Decision::Forward(forward) = decision else { panic!("answered") };
+        forward.cluster.to_string()
+    };
+    assert_eq!(ask(vec![number("canary", 100.0)]), "c");
+    assert_eq!(ask(vec![number("w.a", 0.0)]), "b");
+    assert_eq!(ask(vec![number("w.b", 0.0)]), "a");
+}

@@ -1,6 +1,6 @@
 //! Cross-origin resource sharing.
 
-use crate::{config::Cors, head::Head, names, time::Random};
+use crate::{config::Cors, head::Head, names, runtime::Runtime, time::Random};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 /// What is to be done.
@@ -14,11 +14,11 @@ pub(crate) enum CorsVerdict {
     Answer(HeaderMap),
 }
 
-pub(crate) fn judge(cors: &Cors, head: &Head, random: &mut Random) -> CorsVerdict {
+pub(crate) fn judge(cors: &Cors, head: &Head, runtime: &Runtime, random: &mut Random) -> CorsVerdict {
     let Some(origin) = head.headers.get(header::ORIGIN).filter(|origin| !origin.is_empty()) else {
         return CorsVerdict::Ignore;
     };
-    if !cors.enabled.hit(random.draw()) {
+    if !runtime.hit(&cors.enabled, random.draw()) {
         return CorsVerdict::Ignore;
     }
     let preflight = head.method == Method::OPTIONS

@@ -7,6 +7,7 @@ use crate::{
     names,
     request::{self, Caller},
     route::{self, Found},
+    runtime::Runtime,
 };
 use http::{HeaderMap, Method, Uri, header};
 use smallvec::SmallVec;
@@ -25,6 +26,8 @@ pub struct Trail {
 pub struct Asked<'a> {
     /// The route table of the request.
     pub table: &'a Arc<RouteTable>,
+    /// What operators set.
+    pub runtime: &'a Runtime,
     /// The connection.
     pub conn: &'a ConnInfo,
     /// Who asks.
@@ -62,7 +65,7 @@ pub fn follow(
     location.authority()?.as_str().clone_into(&mut head.authority);
     location.path_and_query().map_or("/", |path| path.as_str()).clone_into(&mut head.path);
     copy(policy, response, &mut head.headers);
-    let target = match route::find(asked.table, &head, asked.conn, asked.caller, random) {
+    let target = match route::find(asked.table, &head, asked.conn, asked.caller, asked.runtime, random) {
         Found::Route(matched) => matched.route().map(|route| Arc::clone(&route.name))?,
         Found::NoRoute(_) | Found::NoHost | Found::NeedsTls(_) => return None,
     };
@@ -145,7 +148,14 @@ mod tests {
         let mut response = HeaderMap::new();
         response.insert("location", to.parse().unwrap());
         response.insert("x-copied", "1".parse().unwrap());
-        follow(&forward, trail, Asked { table, conn: &conn, caller: CALLER, head }, status, &response, 0)
+        follow(
+            &forward,
+            trail,
+            Asked { table, runtime: &config.runtime, conn: &conn, caller: CALLER, head },
+            status,
+            &response,
+            0,
+        )
     }
 
     #[test]

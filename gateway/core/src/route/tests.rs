@@ -1,6 +1,7 @@
 //! Tests of `route`.
 
 use super::*;
+use crate::runtime::Runtime;
 use crate::testing::{conn, head, route_to, table, table_message};
 use tombolo_controlplane_api::xds::envoy::{
     config::route::v3::{self as pb, header_matcher::HeaderMatchSpecifier as H, route_match::PathSpecifier as P},
@@ -19,7 +20,7 @@ fn fits(matches: pb::RouteMatch, path: &str, headers: &[(&str, &str)]) -> bool {
     let mut route = route_to("c", P::Prefix("/".into()));
     route.r#match = Some(matches);
     let table = table(&table_message("t", &["*"], vec![route]));
-    matches!(find(&table, &head(path, headers), &conn(), caller(), 0), Found::Route(_))
+    matches!(find(&table, &head(path, headers), &conn(), caller(), &Runtime::default(), 0), Found::Route(_))
 }
 
 fn on(path: P) -> pb::RouteMatch {
@@ -134,10 +135,10 @@ fn a_chosen_host_never_falls_back() {
     let mut any = table_message("t", &["*"], vec![route_to("b", P::Prefix("/".into()))]).virtual_hosts;
     message.virtual_hosts.append(&mut any);
     let table = table(&message);
-    assert!(matches!(find(&table, &head("/x", &[]), &conn(), caller(), 0), Found::NoRoute(_)));
+    assert!(matches!(find(&table, &head("/x", &[]), &conn(), caller(), &Runtime::default(), 0), Found::NoRoute(_)));
     let mut other = head("/x", &[]);
     other.authority = "zzz".into();
-    assert!(matches!(find(&table, &other, &conn(), caller(), 0), Found::Route(_)));
+    assert!(matches!(find(&table, &other, &conn(), caller(), &Runtime::default(), 0), Found::Route(_)));
 }
 
 #[test]
@@ -145,9 +146,9 @@ fn ports_of_hosts_count_unless_ignored() {
     let mut message = table_message("t", &["svc.test"], vec![route_to("a", P::Prefix("/".into()))]);
     let mut with_port = head("/", &[]);
     with_port.authority = "svc.test:80".into();
-    assert!(matches!(find(&table(&message), &with_port, &conn(), caller(), 0), Found::NoHost));
+    assert!(matches!(find(&table(&message), &with_port, &conn(), caller(), &Runtime::default(), 0), Found::NoHost));
     message.ignore_port_in_host_matching = true;
-    assert!(matches!(find(&table(&message), &with_port, &conn(), caller(), 0), Found::Route(_)));
+    assert!(matches!(find(&table(&message), &with_port, &conn(), caller(), &Runtime::default(), 0), Found::Route(_)));
 }
 
 #[test]

@@ -202,8 +202,6 @@ fn cluster(specifier: Option<ra::ClusterSpecifier>) -> Decoded<ClusterChoice> {
 fn weighted_clusters(message: pb::WeightedCluster) -> Decoded<ClusterChoice> {
     let pb::WeightedCluster { clusters, total_weight, runtime_key_prefix, random_value_specifier } = message;
     refuse!(total_weight);
-    // Runtime layers are not read: the weights are those written here.
-    let _ = runtime_key_prefix;
     let random_header = match random_value_specifier {
         Some(wc::RandomValueSpecifier::HeaderName(name)) => Some(header_name(&name).at("header_name")?),
         Some(wc::RandomValueSpecifier::UseHashPolicy(used)) if used.value => {
@@ -217,7 +215,7 @@ fn weighted_clusters(message: pb::WeightedCluster) -> Decoded<ClusterChoice> {
     if total == 0 || total > u64::from(u32::MAX) {
         return Err(Refusal::new("clusters", format!("the sum of the weights is {total}")));
     }
-    Ok(ClusterChoice::Weighted { clusters, total, random_header })
+    Ok(ClusterChoice::Weighted { clusters, total, runtime_prefix: runtime_key_prefix.into(), random_header })
 }
 
 fn cluster_weight(message: wc::ClusterWeight) -> Decoded<ClusterWeight> {

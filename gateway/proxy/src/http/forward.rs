@@ -133,7 +133,8 @@ pub(crate) async fn forward(
             if forward.internal_redirect().is_some()
                 && source.as_ref().is_none_or(|s| s.borrow().ended() && s.borrow().replayable())
                 && let table = &forward.matched.table
-                && let asked = (Asked { table, conn: &downstream.info, caller, head: &head })
+                && let asked =
+                    (Asked { table, runtime: &live.config.runtime, conn: &downstream.info, caller, head: &head })
                 && let headers = got.response.headers()
                 && let Some(next) = follow(&forward, trail, asked, status, headers, downstream.worker.draw())
             {

@@ -131,7 +131,7 @@ pub(super) struct Decoder {
 }
 
 enum Kind {
-    Gzip(GzDecoder<Pipe>),
+    Gzip(Box<GzDecoder<Pipe>>),
     Brotli(Box<brotli::DecompressorWriter<Pipe>>),
     Zstd(Option<Box<zstd::stream::write::Decoder<'static, Pipe>>>),
 }
@@ -139,7 +139,7 @@ enum Kind {
 impl Decoder {
     pub(super) fn new(coding: Coding, most_growth: u32) -> Self {
         let kind = match coding {
-            Coding::Gzip => Kind::Gzip(GzDecoder::new(Pipe::new())),
+            Coding::Gzip => Kind::Gzip(Box::new(GzDecoder::new(Pipe::new()))),
             Coding::Brotli => Kind::Brotli(Box::new(brotli::DecompressorWriter::new(Pipe::new(), SLICE))),
             Coding::Zstd => Kind::Zstd(zstd::stream::write::Decoder::new(Pipe::new()).ok().map(Box::new)),
         };
