@@ -23,8 +23,8 @@ pub struct ScopedRoutes {
 /// One part of a key, taken from a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// Which header.
-    pub header: HeaderName,
+    /// Which header; `None`: the authority, which HTTP/1 calls `host`.
+    pub header: Option<HeaderName>,
     /// Splits its value; empty: the value is one element.
     pub separator: Arc<str>,
     /// Which element.
@@ -118,16 +118,25 @@ fn joined<'p>(parts: impl Iterator<Item = &'p str>) -> Box<str> {
 impl ScopedRoutes {
     /// The scope of a request. A request that lacks a fragment has none.
     #[must_use]
-    pub fn find<'s>(&'s self, discovered: &'s ScopeIndex, headers: &HeaderMap) -> Option<&'s Arc<Scope>> {
-        let parts: Option<SmallVec<[&str; 4]>> = self.fragments.iter().map(|part| part.of(headers)).collect();
+    pub fn find<'s>(
+        &'s self,
+        discovered: &'s ScopeIndex,
+        authority: &str,
+        headers: &HeaderMap,
+    ) -> Option<&'s Arc<Scope>> {
+        let parts: Option<SmallVec<[&str; 4]>> =
+            self.fragments.iter().map(|part| part.of(authority, headers)).collect();
         let scopes = self.scopes.as_ref().unwrap_or(discovered);
         scopes.find(&joined(parts?.into_iter()))
     }
 }
 
 impl Fragment {
-    fn of<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
-        let value = headers.get(&self.header)?.to_str().ok()?;
+    fn of<'h>(&self, authority: &'h str, headers: &'h HeaderMap) -> Option<&'h str> {
+        let value = match &self.header {
+            Some(name) => headers.get(name)?.to_str().ok()?,
+            None => authority,
+        };
         let mut whole = Some(value);
         let mut split = value.split(&*self.separator);
         let elements = std::iter::from_fn(|| if self.separator.is_empty() { whole.take() } else { split.next() });
@@ -159,14 +168,14 @@ mod tests {
 
     fn found(routes: &ScopedRoutes, header: &'static str) -> Option<String> {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("addr"), HeaderValue::from_static(header))]);
-        routes.find(&ScopeIndex::default(), &headers).map(|scope| scope.name.to_string())
+        routes.find(&ScopeIndex::default(), "", &headers).map(|scope| scope.name.to_string())
     }
 
     #[test]
     fn fragments_are_taken_by_place_or_by_key() {
         let header = HeaderName::from_static("addr");
         let by_key = Element::Value { key: "city".into(), separator: "=".into() };
-        let of = |element| Fragment { header: header.clone(), separator: ";".into(), element };
+        let of = |element| Fragment { header: Some(header.clone()), separator: ";".into(), element };
         let keyed = routes(vec![of(by_key)], &[("f", &["Freiburg"]), ("empty", &[""])]);
         assert_eq!(found(&keyed, "x=1;city=Freiburg;city=other"), Some("f".into()));
         assert_eq!(found(&keyed, "x=1;city"), Some("empty".into()));

@@ -74,7 +74,10 @@ fn fragment(message: FragmentBuilder) -> Decoded<Fragment> {
         Some(ExtractType::Element(_)) => return Err(Refusal::new("header_value_extractor.element", "incomplete")),
         None => return Err(Refusal::new("header_value_extractor.extract_type", "missing")),
     };
-    let header = header_name(&name).at("header_value_extractor.name")?;
+    let header = match name.to_ascii_lowercase().as_str() {
+        ":authority" | "host" => None,
+        other => Some(header_name(other).at("header_value_extractor.name")?),
+    };
     Ok(Fragment { header, separator: element_separator.into(), element })
 }
 

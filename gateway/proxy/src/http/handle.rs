@@ -48,7 +48,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
     let live = on_demand::live_for(&downstream, &head).await;
     let hcm = &downstream.hcm;
     let mut random = Random::new(worker.draw());
-    let table = live.config.routes_for(hcm, &head.headers);
+    let table = live.config.routes_for(hcm, &head.authority, &head.headers);
     let caller = match admit(hcm, &worker.setup.node, &downstream.info, table.map(|t| &**t), &mut head, &mut random) {
         Ok(caller) => caller,
         Err(answer) => return Ok(answered(&exchange, head, *answer).await),

@@ -345,6 +345,8 @@ impl Client {
             self.assembly.remove(kind, name);
             shelves.remove(kind, name);
             self.settle(kind, name);
+            // Otherwise the same version would not come again.
+            self.reader.drop_held(kind.type_url(), name);
         }
         drop(shelves);
         for (name, ttl) in beside.lives.iter().filter(|(name, _)| !refused.contains_key(&**name)) {

@@ -39,7 +39,7 @@ async fn a_request_goes_by_the_route_and_comes_back() {
     assert!(!got.header("x-envoy-upstream-service-time").is_empty());
     let seen = get(at, "/headers").await.unwrap().body;
     assert!(seen.contains("x-forwarded-proto: http") && seen.contains("x-request-id: "), "{seen}");
-    assert!(get(gateway.admin, "/config_dump").await.unwrap().body.contains("\"clusters\""));
+    assert!(get(gateway.admin, "/inventory").await.unwrap().body.contains("\"clusters\""));
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@ mod ads;
 mod build;
 mod client;
 mod moody;
+mod dns;
+mod docs;
 mod origin;
 mod process;
 
-mod dns;
+mod dynamic;
 mod filters;
 mod http;
 mod tcp;

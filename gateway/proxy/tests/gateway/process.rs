@@ -54,6 +54,16 @@ impl Gateway {
         Self { child: command.spawn().unwrap(), admin }
     }
 
+    /// A gateway that serves what a file says.
+    pub async fn from_file(file: &str) -> Self {
+        let admin = free();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tombolo-gateway"));
+        command.args(["--config", file, "--admin", &admin.port().to_string(), "--workers", "1", "--log", "warn"]);
+        let mut gateway = Self { child: command.kill_on_drop(true).spawn().unwrap(), admin };
+        gateway.until_ready().await;
+        gateway
+    }
+
     /// A gateway that serves.
     pub async fn ready(options: &Options<'_>) -> Self {
         let mut gateway = Self::spawn(options);

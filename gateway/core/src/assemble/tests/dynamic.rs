@@ -140,7 +140,7 @@ fn scopes_bring_their_routes_with_them() {
             ::http::HeaderName::from_static("x-team"),
             ::http::HeaderValue::from_static(team),
         )]);
-        config.routes_for(hcm, &headers).map(|table| table.name.to_string())
+        config.routes_for(hcm, "", &headers).map(|table| table.name.to_string())
     };
     assert_eq!((of("red"), of("blue")), (Some("r-red".into()), None));
     assert!(all.admits(&scope("b", "red", "r")).unwrap_err().contains("\"a\""));
