@@ -10,6 +10,8 @@ mod clock;
 mod codec;
 mod control;
 mod drain;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod inbound;
 mod listen;

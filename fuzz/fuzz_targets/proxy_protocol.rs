@@ -1,0 +1,4 @@
+//! Target `proxy_protocol` of `tests/fuzz` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| (tombolo_tests_fuzz::target("proxy_protocol").feed)(input));

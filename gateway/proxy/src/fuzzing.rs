@@ -1,0 +1,61 @@
+//! Doors for the fuzz targets into parsers that nobody else outside needs. Not an interface: it changes with them.
+
+use crate::net::{
+    proxy_protocol::{self, Parsed},
+    sniff::{self, Http, Sniffer, Tls},
+};
+
+/// Length of the complete PROXY header that the bytes begin with.
+#[must_use]
+pub fn proxy_protocol(bytes: &[u8]) -> Option<usize> {
+    match proxy_protocol::parse(bytes) {
+        Parsed::Complete(header) => Some(header.length),
+        Parsed::Partial | Parsed::Absent | Parsed::Bad(_) => None,
+    }
+}
+
+/// Server name (empty for none) of a client hello that arrives in these pieces.
+#[must_use]
+pub fn client_hello(pieces: &[&[u8]]) -> Option<String> {
+    let mut sniffer = Sniffer::new();
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+        match sniffer.feed(&bytes) {
+            Tls::Hello(hello) => return Some(hello.server_name.unwrap_or_default()),
+            Tls::Partial => {}
+            Tls::Absent | Tls::Bad => return None,
+        }
+    }
+    None
+}
+
+/// A hello as a client of this project's own TLS sends it; empty when the name is none.
+#[must_use]
+pub fn sample_hello(name: &str) -> Vec<u8> {
+    let provider = crate::tls::provider();
+    let Ok(builder) = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+    else {
+        return Vec::new();
+    };
+    let config = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let Ok(name) = rustls::pki_types::ServerName::try_from(name.to_owned()) else { return Vec::new() };
+    let mut hello = Vec::new();
+    if let Ok(mut client) = rustls::ClientConnection::new(std::sync::Arc::new(config), name) {
+        // Writing to memory does not fail.
+        let _ = client.write_tls(&mut hello);
+    }
+    hello
+}
+
+/// The verdict on the beginning of a connection about HTTP; `None` while more bytes are needed.
+#[must_use]
+pub fn http(bytes: &[u8]) -> Option<&'static str> {
+    match sniff::http(bytes) {
+        Http::Partial => None,
+        Http::Absent => Some("no"),
+        Http::Http10 => Some("1.0"),
+        Http::Http11 => Some("1.1"),
+        Http::Http2 => Some("2"),
+    }
+}

@@ -1,0 +1,5 @@
+//! The targets, by what they read.
+
+pub mod configuration;
+pub mod connection;
+pub mod routing;

@@ -1,0 +1,90 @@
+//! What a request brings into routing, and the small languages of configuration.
+
+use crate::Target;
+use tombolo_federation_model::Identity;
+use tombolo_gateway_core::{
+    accesslog::LineFormat,
+    config::{EscapedSlashes, PathSettings},
+    format::Format,
+    request::path::{Normalized, normalize},
+};
+
+/// Targets of this module.
+pub const TARGETS: &[Target] = &[
+    Target { name: "path", feed: path, seeds: paths },
+    Target { name: "header_format", feed: header_format, seeds: formats },
+    Target { name: "log_format", feed: log_format, seeds: formats },
+    Target { name: "spiffe_id", feed: spiffe_id, seeds: ids },
+];
+
+const SLASHES: [EscapedSlashes; 4] =
+    [EscapedSlashes::Keep, EscapedSlashes::Reject, EscapedSlashes::Redirect, EscapedSlashes::Unescape];
+
+/// A canonical path is canonical: normalising it again changes nothing.
+fn path(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    for escaped_slashes in SLASHES {
+        for (normalize_path, merge_slashes) in [(true, true), (true, false), (false, true)] {
+            let settings = PathSettings { normalize: normalize_path, merge_slashes, escaped_slashes };
+            let once = match normalize(text, settings) {
+                Normalized::Changed(path) | Normalized::Redirect(path) => path,
+                Normalized::Same | Normalized::Refused => continue,
+            };
+            let again = normalize(&once, settings);
+            assert_eq!(again, Normalized::Same, "{text:?} became {once:?} and is not done ({settings:?})");
+        }
+    }
+}
+
+fn paths() -> Vec<Vec<u8>> {
+    [
+        "/a/../b//c/./d?x=/../y",
+        "/%2e%2e/%2Fa%5cb",
+        "/a%2f..%2fb",
+        "/%41%7e%zz",
+        "\\a\\..\\b",
+        "/a;b=c/..;/d",
+        "*",
+        "",
+        "/%",
+    ]
+    .map(|path| path.as_bytes().to_vec())
+    .to_vec()
+}
+
+fn header_format(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = Format::parse(text);
+    }
+}
+
+fn log_format(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = LineFormat::text(text);
+    }
+}
+
+fn formats() -> Vec<Vec<u8>> {
+    [
+        "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS%",
+        "%START_TIME(%Y/%m/%dT%H:%M:%S%z %s)% %REQ(a?b):10% %%x",
+        "%DYNAMIC_METADATA(com.test:key:inner):5% %DOWNSTREAM_PEER_URI_SAN% %UPSTREAM_METADATA([\"a\", \"b\"])%",
+        "%DURATION% %BYTES_SENT% %RESP(x)% %TRAILER(y):3%",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// What is read is written the same: there is one spelling of an identity.
+fn spiffe_id(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(identity) = Identity::parse(text) {
+        assert_eq!(identity.to_string(), text, "read and written otherwise");
+    }
+}
+
+fn ids() -> Vec<Vec<u8>> {
+    ["spiffe://east.local/ns/default/sa/reviews", "spiffe://a", "spiffe://A/b", "spiffe://a/../b", "spiffe://a/b//c"]
+        .map(|id| id.as_bytes().to_vec())
+        .to_vec()
+}
