@@ -36,6 +36,8 @@ mod types;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upstream_tests;
 
 pub use refusal::Refusal;
 pub use types::{Kind, SUPPORTED, Support};

@@ -29,7 +29,8 @@ pub(super) fn members(settings: &SubsetSettings, hosts: &[Host]) -> BTreeMap<Vec
             for criteria in criteria_of(selector, host, settings.list_as_any) {
                 let group = groups.entry(criteria).or_default();
                 // Two selectors of the same keys would name a host twice; where a subset is one host the first counts.
-                if group.last() != Some(&(index as u32)) && !(selector.single_host && !group.is_empty()) {
+                let taken = selector.single_host && !group.is_empty();
+                if !taken && group.last() != Some(&(index as u32)) {
                     group.push(index as u32);
                 }
             }

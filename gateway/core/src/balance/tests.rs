@@ -1,5 +1,7 @@
 //! Tests of `balance`.
 
+mod laws;
+
 use super::*;
 use crate::config::{
     ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LbPolicy, LbSettings, LeastRequest,

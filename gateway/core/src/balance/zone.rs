@@ -58,7 +58,7 @@ impl Fleet {
         let size = |zone: &Zone| if by_weight { zone.weight } else { zone.hosts };
         let total: u64 = self.zones.iter().map(size).sum();
         let part = self.zones.iter().find(|zone| zone.locality == *locality).map_or(0, size);
-        if total == 0 { 0 } else { WHOLE * part / total }
+        (WHOLE * part).checked_div(total).unwrap_or_default()
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) enum Route {
 pub(super) fn route(fleet: &Fleet, sides: &[Side<'_>], force: Option<u32>, by_weight: bool) -> Route {
     let size = |side: &Side<'_>| if by_weight { side.weight } else { side.hosts };
     let total: u64 = sides.iter().map(size).sum();
-    let upstream = |side: &Side<'_>| if total == 0 { 0 } else { WHOLE * size(side) / total };
+    let upstream = |side: &Side<'_>| (WHOLE * size(side)).checked_div(total).unwrap_or_default();
     // Without endpoints a zone's share of the fleet does not matter.
     let local = |side: &Side<'_>| if side.hosts == 0 { 0 } else { fleet.share(side.locality, by_weight) };
     let own = sides.iter().position(|side| *side.locality == fleet.own);
@@ -112,7 +112,7 @@ pub(super) fn route(fleet: &Fleet, sides: &[Side<'_>], force: Option<u32>, by_we
     let left: Box<[u64]> = left.collect();
     let stays = own.map(|own| {
         let local = local(&sides[own]);
-        (own as u32, if local == 0 { 0 } else { upstream(&sides[own]) * WHOLE / local })
+        (own as u32, (upstream(&sides[own]) * WHOLE).checked_div(local).unwrap_or_default())
     });
     Route::Residual { own: stays, left }
 }

@@ -93,8 +93,9 @@ impl Checks {
         !self.running.values().flat_map(|hosts| hosts.values()).any(waits)
     }
 
-    /// Checks the endpoints of a cluster as it is now.
-    pub(crate) fn follow(&mut self, cluster: &Arc<Cluster>, set: &EndpointSet, used: &Arc<AtomicBool>) {
+    /// Checks the endpoints of a cluster as it is now. True when what checks had found of one does not count any more.
+    pub(crate) fn follow(&mut self, cluster: &Arc<Cluster>, set: &EndpointSet, used: &Arc<AtomicBool>) -> bool {
+        let mut forgot = false;
         let mut before = self.running.remove(&cluster.name).unwrap_or_default();
         let mut now = AHashMap::new();
         for host in set.hosts() {
@@ -106,6 +107,7 @@ impl Checks {
                 if let Some(old) = old {
                     old.task.abort();
                     host.state.forget_checks();
+                    forgot = true;
                 }
                 continue;
             }
@@ -124,6 +126,7 @@ impl Checks {
         if !now.is_empty() {
             self.running.insert(cluster.name.clone(), now);
         }
+        forgot
     }
 
     fn start(&mut self, cluster: &Arc<Cluster>, host: &Host, used: &Arc<AtomicBool>) -> Running {

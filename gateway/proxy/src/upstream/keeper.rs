@@ -280,8 +280,10 @@ impl Keeper {
             _ => None,
         };
         let sources = Sources { cluster: cluster.clone(), load, dns };
-        let kept = Kept::new(sources, before, self.fleet.as_ref(), now);
-        self.checks.follow(cluster, &kept.set, &kept.used);
+        let mut kept = Kept::new(sources, before, self.fleet.as_ref(), now);
+        if self.checks.follow(cluster, &kept.set, &kept.used) {
+            kept.replan(self.fleet.as_ref(), now);
+        }
         self.live.upstreams.insert(name.clone(), kept.upstream.clone());
         self.kept.insert(name.clone(), kept);
     }
@@ -303,7 +305,7 @@ impl Keeper {
             return false;
         }
         kept.renew(self.fleet.as_ref(), now);
-        self.checks.follow(&kept.cluster, &kept.set, &kept.used);
+        let _ = self.checks.follow(&kept.cluster, &kept.set, &kept.used);
         self.live.upstreams.insert(answer.cluster, kept.upstream.clone());
         true
     }
@@ -338,7 +340,7 @@ impl Keeper {
         if !checked.good && kept.is_leaving(checked.host) {
             // Its health was all that kept it.
             kept.renew(self.fleet.as_ref(), now);
-            self.checks.follow(&kept.cluster, &kept.set, &kept.used);
+            let _ = self.checks.follow(&kept.cluster, &kept.set, &kept.used);
             self.live.upstreams.insert(checked.cluster.clone(), kept.upstream.clone());
             return true;
         }

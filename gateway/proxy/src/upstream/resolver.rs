@@ -17,6 +17,8 @@ use tombolo_gateway_core::config::ForwardNames;
 /// How long a failure counts where nothing is configured.
 const FAILED: Duration = Duration::from_secs(2);
 
+/// The cache and the name.
+type Key = (Arc<str>, Arc<str>);
 type Answer = Option<Arc<[IpAddr]>>;
 
 struct Entry {
@@ -31,7 +33,7 @@ struct Entry {
 
 /// The caches.
 pub(crate) struct Resolver {
-    names: RefCell<AHashMap<(Arc<str>, Arc<str>), Entry>>,
+    names: RefCell<AHashMap<Key, Entry>>,
     pending: Cell<u32>,
 }
 
@@ -76,7 +78,7 @@ impl Resolver {
     /// The answer that there is or will be, and what serves until then.
     fn known_or_asked(
         self: &Rc<Self>,
-        key: (Arc<str>, Arc<str>),
+        key: Key,
         settings: &ForwardNames,
     ) -> Option<(watch::Receiver<Option<Answer>>, Answer)> {
         let now = Instant::now();

@@ -214,8 +214,8 @@ fn staying(cluster: &Cluster, load: &ClusterLoad, before: &EndpointSet) -> Vec<S
     let stays = |host: &&Host| {
         let told_bad =
             matches!(host.endpoint.health, HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout);
-        !(told_bad || host.endpoint.skip_health_check || host.state.is_failed())
-            && !present.contains(&host.endpoint.address)
+        let unknown = host.endpoint.skip_health_check || host.state.is_failed();
+        !(told_bad || unknown || present.contains(&host.endpoint.address))
     };
     let entry = |host: &Host| {
         let level = before.load().priorities.get(host.priority as usize)?;
