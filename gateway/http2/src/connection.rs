@@ -191,6 +191,18 @@ impl Connection {
         &self.peer
     }
 
+    /// The peer's settings arrived.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// It takes no new streams of ours, now or later.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.refused || self.error.is_some() || self.leaving != Leaving::No || self.next_local > MAX_WINDOW
+    }
+
     /// Why it ended, if it did.
     #[must_use]
     pub fn error(&self) -> Option<ConnectionError> {

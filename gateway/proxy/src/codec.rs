@@ -4,20 +4,15 @@
 //! enum, so nothing on a request's path is boxed behind a trait. Never decides what a request means.
 
 pub(crate) mod http1;
+pub(crate) mod http2;
 mod http3;
-mod hyper;
-mod watched;
 
-pub(crate) use self::hyper::{Executor, classify, serve_http2};
 pub(crate) use http3::serve as serve_http3;
-pub(crate) use watched::Watched;
 
 use crate::net::stream::Stream;
-use ::hyper::{body::Incoming as HyperBody, upgrade::OnUpgrade};
 use bytes::Bytes;
-use http::{HeaderMap, uri::PathAndQuery};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper_util::rt::TokioIo;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -33,19 +28,10 @@ use tombolo_gateway_core::{failure::Failure, head::Head};
 pub(crate) struct Arrived {
     /// Its head.
     pub(crate) head: Head,
-    /// What of it can be written again as it came.
-    pub(crate) original: Original,
     /// Its body.
     pub(crate) body: Incoming,
     /// The connection, once it stops being HTTP; for requests that ask for that.
     pub(crate) upgrade: Option<Upgrade>,
-}
-
-/// What is kept of a request as it came, so that unchanged parts need not be built again.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Original {
-    /// Path with query.
-    pub(crate) path: Option<PathAndQuery>,
 }
 
 /// The body of a message that comes in, of either side.
@@ -58,8 +44,8 @@ pub(crate) enum Incoming {
     Http1Server(http1::ServerBody),
     /// Of an HTTP/1 response.
     Http1Client(http1::ClientBody),
-    /// Read by hyper.
-    Hyper(HyperBody),
+    /// On an HTTP/2 stream.
+    Http2(http2::Http2Body),
     /// Any of these, changed by filters on its way.
     Filtered(Box<crate::http::filters::Filtered>),
     /// Of an HTTP/3 stream.
@@ -71,6 +57,7 @@ impl Incoming {
     pub(crate) fn proceed(&self, headers: &HeaderMap) {
         match self {
             Self::Http1Server(body) => body.proceed(headers),
+            Self::Http2(body) => body.proceed(headers),
             Self::Filtered(body) => body.inner().proceed(headers),
             _ => {}
         }
@@ -122,7 +109,7 @@ impl http_body::Body for Incoming {
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Http1Server(body) => body.poll(cx),
             Self::Http1Client(body) => body.poll(cx),
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|error| self::hyper::broken(&error)),
+            Self::Http2(body) => body.poll(cx),
             Self::Filtered(body) => body.poll(cx),
             Self::Http3(body) => body.poll_frame(cx),
         }
@@ -134,7 +121,7 @@ impl http_body::Body for Incoming {
             Self::Full(data) => data.is_none(),
             Self::Http1Server(body) => body.is_over(),
             Self::Http1Client(body) => body.is_over(),
-            Self::Hyper(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_over(),
             Self::Filtered(body) => body.is_end_stream(),
             Self::Http3(body) => body.is_end_stream(),
         }
@@ -146,7 +133,7 @@ impl http_body::Body for Incoming {
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
             Self::Http1Server(body) => body.size_hint(),
             Self::Http1Client(body) => body.size_hint(),
-            Self::Hyper(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
             Self::Filtered(body) => body.size_hint(),
             Self::Http3(body) => body.size_hint(),
         }
@@ -159,8 +146,6 @@ pub(crate) enum Upgrade {
     Later(oneshot::Receiver<Tunnel>),
     /// At once.
     Now(Option<Tunnel>),
-    /// Under hyper.
-    Hyper(OnUpgrade),
     /// An HTTP/3 stream.
     Http3(http3::Switched),
 }
@@ -173,9 +158,6 @@ impl Future for Upgrade {
         match self.get_mut() {
             Self::Later(tunnel) => Pin::new(tunnel).poll(cx).map_err(|_| gone()),
             Self::Now(tunnel) => Poll::Ready(tunnel.take().ok_or_else(gone)),
-            Self::Hyper(upgrade) => Pin::new(upgrade)
-                .poll(cx)
-                .map(|done| done.map(|io| Tunnel::Hyper(TokioIo::new(io))).map_err(io::Error::other)),
             Self::Http3(switched) => Pin::new(switched)
                 .poll(cx)
                 .map(|done| done.map(|stream| Tunnel::Http3(Box::new(stream))).map_err(io::Error::other)),
@@ -185,8 +167,8 @@ impl Future for Upgrade {
 
 /// What a connection or stream is once it stopped being HTTP.
 pub(crate) enum Tunnel {
-    /// Under hyper.
-    Hyper(TokioIo<::hyper::upgrade::Upgraded>),
+    /// An HTTP/2 stream.
+    Http2(Box<http2::Http2Tunnel>),
     /// A client's connection, whose task waits for the end of the tunnel.
     Client {
         /// The connection.
@@ -206,7 +188,7 @@ pub(crate) enum Tunnel {
 macro_rules! each {
     ($self:ident, $t:ident => $call:expr) => {
         match $self.get_mut() {
-            Tunnel::Hyper($t) => $call,
+            Tunnel::Http2($t) => $call,
             Tunnel::Client { stream: $t, .. } | Tunnel::Upstream($t) => $call,
             Tunnel::Http3($t) => $call,
             Tunnel::Stream($t) => $call,
@@ -235,7 +217,7 @@ impl AsyncWrite for Tunnel {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Hyper(t) => t.is_write_vectored(),
+            Self::Http2(t) => t.is_write_vectored(),
             Self::Client { stream: t, .. } | Self::Upstream(t) => t.is_write_vectored(),
             Self::Http3(t) => t.is_write_vectored(),
             Self::Stream(t) => t.is_write_vectored(),

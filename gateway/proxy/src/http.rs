@@ -4,7 +4,6 @@
 //! buffer of ours.
 
 pub(crate) mod body;
-pub(crate) mod convert;
 mod exchange;
 pub(crate) mod filters;
 mod forward;
@@ -22,7 +21,7 @@ pub(crate) use exchange::Downstream;
 pub(crate) use logs::Logs;
 
 use crate::{
-    codec::{self, Watched},
+    codec,
     inbound::Inbound,
     listen::{Handle, Limits},
     net::{sniff, stream::Stream},
@@ -53,7 +52,7 @@ pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, stream: Stream) {
     let Inbound { worker, listener, chain, info, entered } = inbound;
     let downstream = Downstream::new(worker, listener, chain, hcm, info, handle.clone(), http2);
     if http2 {
-        codec::serve_http2(&downstream, Watched::new(stream, &handle, Duration::ZERO)).await;
+        codec::http2::serve(&downstream, stream).await;
     } else {
         codec::http1::serve(&downstream, stream).await;
     }

@@ -1,11 +1,11 @@
 //! Sending: heads at once and in order, data as the windows allow and in turns.
 
-use super::{Connection, Leaving};
+use super::Connection;
 use crate::{
     code::Code,
     event::{Event, Gone, Unopened},
     field::is_forbidden,
-    frame::{FrameHead, HEAD, MAX_WINDOW, MIN_MAX_FRAME, flag, kind},
+    frame::{FrameHead, HEAD, MIN_MAX_FRAME, flag, kind},
     head::RequestLine,
     hpack::Pseudo,
     stream::{Finish, Slot, Stream},
@@ -23,7 +23,7 @@ impl Connection {
     /// # Errors
     /// When there is no room or the connection ends; nothing was written then.
     pub fn send_request(&mut self, line: &RequestLine, headers: &HeaderMap, end: bool) -> Result<Stream, Unopened> {
-        if self.refused || self.error.is_some() || self.leaving != Leaving::No || self.next_local > MAX_WINDOW {
+        if self.is_ending() {
             return Err(Unopened::Ending);
         }
         if self.room() == 0 {
@@ -49,7 +49,7 @@ impl Connection {
     /// Streams that can still be opened (client).
     #[must_use]
     pub fn room(&self) -> u32 {
-        if self.refused || self.error.is_some() || self.leaving != Leaving::No || self.next_local > MAX_WINDOW {
+        if self.is_ending() {
             return 0;
         }
         let open = u32::try_from(self.streams.len()).unwrap_or(u32::MAX);

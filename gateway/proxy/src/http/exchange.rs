@@ -7,6 +7,7 @@ use super::{
     logs::{self, Compiled},
 };
 use crate::{
+    codec::http2,
     listen::Handle,
     telemetry::{
         ends::OtherEnd,
@@ -89,6 +90,8 @@ pub(crate) struct Exchange {
     wall: SystemTime,
     /// Everything else, filled as it becomes known.
     pub(crate) facts: RefCell<Known>,
+    /// Its stream, where it has one: it knows how it ended.
+    pub(crate) stream: RefCell<Option<Rc<http2::Side>>>,
     /// The request has a body that nobody took up yet.
     pub(crate) unread: Cell<bool>,
     sent: Cell<u64>,
@@ -148,6 +151,7 @@ impl Exchange {
             start: Instant::now(),
             wall: SystemTime::now(),
             facts: RefCell::default(),
+            stream: RefCell::default(),
             unread: Cell::new(false),
             sent: Cell::new(0),
             done: Cell::new(false),
@@ -167,6 +171,12 @@ impl Exchange {
             known.details = Cow::Borrowed(details);
         }
         self.finish();
+    }
+
+    /// How the client ended it.
+    pub(crate) fn fate(&self) -> (Flag, &'static str) {
+        let told = self.stream.borrow().as_ref().and_then(|side| side.fate());
+        told.unwrap_or((Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"))
     }
 
     /// Takes out of a message what its sender told of itself: the client's words out of a request, the server's out of a
@@ -304,6 +314,7 @@ impl Drop for Exchange {
             return;
         }
         // Nobody said how it ended: the client went away, and with it everything that held this.
-        self.abandon(Flag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+        let (flag, details) = self.fate();
+        self.abandon(flag, details);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    codec::{Incoming, Original, Upgrade},
+    codec::{Incoming, Upgrade},
     telemetry::labels::Role,
     upstream::keeper::Live,
 };
@@ -23,7 +23,7 @@ use std::{borrow::Cow, rc::Rc};
 use tombolo_gateway_core::{
     balance::drop_overload,
     decision::{Forward, UpgradePlan},
-    failure::{Failure, Flag, Kind},
+    failure::{Failure, Kind},
     format::Facts,
     forward::{Asked, Context, Trail, finish_response, follow, prepare, upstream_response},
     head::Head,
@@ -34,8 +34,6 @@ use tombolo_gateway_core::{
 pub(crate) struct Request {
     /// Its head, cleaned.
     pub(crate) head: Head,
-    /// As it came.
-    pub(crate) original: Original,
     /// Who asks.
     pub(crate) caller: Caller,
     /// Its body.
@@ -79,7 +77,7 @@ pub(crate) async fn forward(
     trail: &mut Trail,
 ) -> Result<Passed, Gone> {
     let downstream = exchange.downstream.clone();
-    let Request { mut head, original, caller, body, upgrade } = request;
+    let Request { mut head, caller, body, upgrade } = request;
     exchange.facts.borrow_mut().matched = Some(forward.matched.clone());
     exchange.facts.borrow_mut().flags.extend(forward.flags);
     if let Some(delay) = forward.delay {
@@ -116,7 +114,6 @@ pub(crate) async fn forward(
         exchange,
         forward: &forward,
         head: &head,
-        original: &original,
         source: source.as_ref(),
         cluster: &cluster,
         upstream,
@@ -141,7 +138,7 @@ pub(crate) async fn forward(
                 leave_behind(exchange, head, *got, &after);
                 let kept = source.filter(|_| next.method != http::Method::GET || status != 303);
                 let body = kept.map_or(Payload::Fresh(Incoming::Empty), Payload::Again);
-                return Ok(Passed::Again(Box::new(Request { head: next, original, caller, body, upgrade: None })));
+                return Ok(Passed::Again(Box::new(Request { head: next, caller, body, upgrade: None })));
             }
             filters::foreign_to_web(exchange, &mut got, forward.timeouts.global).await;
             Ok(Passed::Done(respond(exchange, &forward, head, caller, *got, after, upgrade)))
@@ -157,8 +154,11 @@ pub(crate) fn failed(
     attempts: u32,
 ) -> Result<Response<Outgoing>, Gone> {
     keep_head(exchange, head);
-    if failure.kind == Kind::DownstreamDisconnect {
-        exchange.abandon(Flag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+    // An HTTP/2 stream that broke the rules has ended already.
+    let unanswerable = failure.kind == Kind::MalformedRequest && exchange.stream.borrow().is_some();
+    if unanswerable || failure.kind == Kind::DownstreamDisconnect {
+        let (flag, details) = exchange.fate();
+        exchange.abandon(flag, details);
         return Err(Gone);
     }
     Ok(reply::failure(exchange, failure, attempts))

@@ -9,7 +9,7 @@ use super::{
     on_demand, reply,
     response::Outgoing,
 };
-use crate::{codec::Arrived, telemetry::labels::Role, upstream::keeper::Live};
+use crate::{codec::{Arrived, Incoming}, telemetry::labels::Role, upstream::keeper::Live};
 use http::Response;
 use std::{rc::Rc, sync::Arc};
 use tombolo_gateway_core::{
@@ -32,7 +32,10 @@ pub(crate) struct Gone;
 /// Serves one request.
 pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Result<Response<Outgoing>, Gone> {
     let exchange = Exchange::begin(&downstream);
-    let Arrived { mut head, original, body, upgrade } = arrived;
+    let Arrived { mut head, body, upgrade } = arrived;
+    if let Incoming::Http2(body) = &body {
+        exchange.stream.replace(Some(body.side().clone()));
+    }
     exchange.unread.set(!http_body::Body::is_end_stream(&body));
     exchange.hear(Role::Source, &mut head.headers);
     if downstream.http2 && head.headers.len() > usize::try_from(downstream.hcm.limits.headers).unwrap_or(usize::MAX) {
@@ -54,7 +57,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
         Err(answer) => return Ok(answered(&exchange, head, *answer).await),
     };
     let body = Payload::Fresh(body);
-    serve(exchange, &live, table, Forwarded { head, original, caller, body, upgrade }, &mut random).await
+    serve(exchange, &live, table, Forwarded { head, caller, body, upgrade }, &mut random).await
 }
 
 /// Decides and acts, again for each redirect of an upstream that is followed here.

@@ -87,7 +87,7 @@ async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: He
         http1_only: false,
     };
     let Ok(mut lease) = endpoint.lease(&worker.around, &live, &upstream, &wish).await else { return };
-    let request = send::Request { head: &head, original: None, tunnel: false, proceed: None };
+    let request = send::Request { head: &head, tunnel: false, proceed: None };
     if let Ok(response) = send::send(&mut lease, request, body).await {
         let mut body = response.into_body();
         while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}

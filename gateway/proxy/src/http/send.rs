@@ -2,9 +2,9 @@
 //!
 //! Owns the last form of a request. Nothing is decided here.
 
-use super::{body::Body, convert};
+use super::body::Body;
 use crate::{
-    codec::{Incoming, Original, SendError, http1::Outbound},
+    codec::{Incoming, SendError, http1::Outbound, http2},
     upstream::pool::Lease,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, header};
@@ -19,8 +19,6 @@ use tombolo_gateway_http1::{Framing, RequestLine};
 pub(super) struct Request<'a> {
     /// Its head.
     pub(super) head: &'a Head,
-    /// As it came.
-    pub(super) original: Option<&'a Original>,
     /// The connection may become a tunnel.
     pub(super) tunnel: bool,
     /// Told of a 100 (Continue).
@@ -30,14 +28,12 @@ pub(super) struct Request<'a> {
 /// Sends a request and waits for the head of its response.
 ///
 /// # Errors
-/// As [`Lease::send`]; also when the head cannot be written.
+/// As [`Lease::send_http1`]; also when the head cannot be written.
 pub(super) async fn send(lease: &mut Lease, request: Request<'_>, body: Body) -> Result<Response<Incoming>, SendError> {
     let unwritable = || SendError { failure: Failure::new(Kind::LocalReset), unsent: true };
     let head = request.head;
     if lease.is_http2() {
-        let headers = head.headers.clone();
-        let made = convert::request(head, request.original, headers, body).ok_or_else(unwritable)?;
-        return lease.send(made).await;
+        return lease.send_http2(http2::Outbound { head, proceed: request.proceed }, body).await;
     }
     let connect = head.method == Method::CONNECT;
     let target = match head.path.as_str() {

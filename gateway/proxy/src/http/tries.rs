@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock,
-    codec::{Incoming, Original, SendError},
+    codec::{Incoming, SendError},
     upstream::{
         choice::{self, Picked, Question},
         cluster::{Cluster, Endpoint, Wish},
@@ -54,8 +54,6 @@ pub(crate) struct Ask<'a> {
     pub(crate) forward: &'a Forward,
     /// As the upstream is to see it.
     pub(crate) head: &'a Head,
-    /// As it came.
-    pub(crate) original: &'a Original,
     /// Its body.
     pub(crate) source: Option<&'a SharedSource>,
     /// Where to.
@@ -341,7 +339,7 @@ async fn one_try(
         let proceed: Option<&dyn Fn(HeaderMap)> =
             if downstream.hcm.proxy_100_continue && ask.source.is_some() { Some(&proceed) } else { None };
         let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass);
-        let request = send::Request { head: &head, original: Some(ask.original), tunnel, proceed };
+        let request = send::Request { head: &head, tunnel, proceed };
         match send::send(&mut lease, request, body).await {
             Ok(response) => {
                 return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit, begun }));

@@ -7,16 +7,15 @@
 use super::connect::{self, Target};
 use crate::{
     codec::{
-        self, Executor, Incoming, SendError, Upgrade,
+        Incoming, SendError, Upgrade,
         http1::{Client, Outbound},
+        http2,
     },
     http::body::Body,
     net::stream::Stream,
     telemetry::ends::OtherEnd,
 };
-use http::{Request, Response};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::Response;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -36,8 +35,6 @@ use tombolo_gateway_http1::{Case, Rules};
 /// HTTP/2 windows when nothing is configured: enough for a fast local network, bounded against a slow reader.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Streams on a connection whose peer has not yet said how many it allows.
-const FIRST_STREAMS: u32 = 100;
 
 /// Version spoken on a pool's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,8 +85,6 @@ pub(crate) struct Conn {
     served: Cell<u32>,
     /// Streams under way (HTTP/2).
     streams: Cell<u32>,
-    /// Streams that the peer allows (HTTP/2).
-    most_streams: Cell<u32>,
     /// It takes no new request.
     retired: Cell<bool>,
     opened: Instant,
@@ -97,7 +92,7 @@ pub(crate) struct Conn {
 
 enum Sender {
     Http1(Rc<Client>),
-    Http2(http2::SendRequest<Body>),
+    Http2(Rc<http2::Client>),
 }
 
 /// The right to send one request on a connection.
@@ -125,7 +120,7 @@ pub(crate) struct Pool {
     target: Target,
     breakers: Arc<Breakers>,
     idle: RefCell<VecDeque<Idle>>,
-    shared: RefCell<Vec<(Rc<Conn>, http2::SendRequest<Body>)>>,
+    shared: RefCell<Vec<(Rc<Conn>, Rc<http2::Client>)>>,
     waiting: RefCell<VecDeque<oneshot::Sender<Handed>>>,
     connecting: Cell<u32>,
     open: Cell<u32>,
@@ -200,9 +195,8 @@ impl Pool {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|(conn, sender)| !sender.is_closed() && !conn.retired.get());
         let bound = self.settings.http2.max_streams.unwrap_or(u32::MAX);
-        let free = |entry: &&(Rc<Conn>, http2::SendRequest<Body>)| {
-            entry.0.streams.get() < bound.min(entry.0.most_streams.get().max(1))
-        };
+        let free =
+            |(conn, client): &&(Rc<Conn>, Rc<http2::Client>)| conn.streams.get() < bound.min(client.most_streams());
         let (conn, sender) = shared.iter().find(free)?;
         let (conn, sender) = (conn.clone(), sender.clone());
         drop(shared);
@@ -397,18 +391,18 @@ fn failed(pool: &Rc<Pool>, failure: &Failure) {
 }
 
 async fn open_http2(pool: Rc<Pool>, conn: Rc<Conn>, stream: Stream, books: Books) {
-    let (sender, connection) = match http2_builder(&pool.settings).handshake(TokioIo::new(stream)).await {
-        Ok(spoken) => spoken,
-        Err(error) => {
-            let failure = Failure::new(Kind::ConnectFailure).with_reason(error.to_string());
-            return failed(&pool, &failure);
+    let weak = Rc::downgrade(&pool);
+    let (client, driver) = http2::Client::new(stream, http2_settings(&pool.settings), move || {
+        if let Some(pool) = weak.upgrade() {
+            pool.hand_over();
+            pool.connect_if_needed();
         }
-    };
-    pool.hand_fresh(&conn, Sender::Http2(sender));
+    });
+    pool.hand_fresh(&conn, Sender::Http2(client));
     pool.hand_over();
     pool.connect_if_needed();
     drop(pool);
-    drive_http2(connection, conn).await;
+    driver.await;
     drop(books);
 }
 
@@ -429,38 +423,28 @@ async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Stream, bool), Failure> {
         tls_cipher,
         served: Cell::new(0),
         streams: Cell::new(0),
-        most_streams: Cell::new(FIRST_STREAMS),
         retired: Cell::new(false),
         opened: Instant::now(),
     });
     Ok((conn, stream, http2))
 }
 
-/// Drives a connection and notes what its peer allows.
-async fn drive_http2(connection: http2::Connection<TokioIo<Stream>, Body, Executor>, conn: Rc<Conn>) {
-    let mut connection = std::pin::pin!(connection);
-    std::future::poll_fn(|cx| {
-        let polled = connection.as_mut().poll(cx).map(|_| ());
-        conn.most_streams.set(u32::try_from(connection.current_max_send_streams()).unwrap_or(u32::MAX));
-        polled
-    })
-    .await;
-}
-
-fn http2_builder(settings: &Settings) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(Executor);
-    let window = |configured: Option<u32>, default: u32| configured.unwrap_or(default).max(65_535);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(window(settings.http2.stream_window, STREAM_WINDOW))
-        .initial_connection_window_size(window(settings.http2.connection_window, CONNECTION_WINDOW))
-        .header_table_size(settings.http2.header_table_size)
-        .max_header_list_size(u32::try_from(settings.max_head).unwrap_or(u32::MAX))
-        .max_concurrent_reset_streams(64);
-    if let Some((interval, patience)) = settings.http2.keepalive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(patience).keep_alive_while_idle(true);
+/// How we speak HTTP/2 with this pool's servers.
+fn http2_settings(settings: &Settings) -> tombolo_gateway_http2::Settings {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    tombolo_gateway_http2::Settings {
+        max_streams: settings.http2.max_streams.unwrap_or(u32::MAX),
+        stream_window: settings.http2.stream_window.unwrap_or(STREAM_WINDOW),
+        connection_window: settings.http2.connection_window.unwrap_or(CONNECTION_WINDOW),
+        header_table: settings.http2.header_table_size,
+        head: tombolo_gateway_http2::HeadLimits { fields: settings.max_headers, bytes: settings.max_head },
+        // A bad response ends that response: what else is under way on its connection goes on.
+        malformed_ends_stream: true,
+        huffman: false,
+        keepalive: settings.http2.keepalive.map(|(interval, patience)| (millis(interval), millis(patience))),
+        send_buffer: 256 << 10,
+        ..tombolo_gateway_http2::Settings::default()
     }
-    builder
 }
 
 impl Lease {
@@ -468,16 +452,14 @@ impl Lease {
     ///
     /// # Errors
     /// Says what happened and whether anything went out.
-    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        let Some(Sender::Http2(sender)) = self.sender.as_mut() else {
-            return Err(SendError { failure: Failure::new(Kind::LocalReset), unsent: true });
-        };
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(Incoming::Hyper)),
-            Err(mut error) => {
-                let unsent = error.take_message().is_some();
-                Err(SendError { failure: codec::classify(error.error()), unsent })
-            }
+    pub(crate) async fn send_http2(
+        &mut self,
+        out: http2::Outbound<'_>,
+        body: Body,
+    ) -> Result<Response<Incoming>, SendError> {
+        match &self.sender {
+            Some(Sender::Http2(client)) => client.send(out, body).await,
+            _ => Err(SendError { failure: Failure::new(Kind::LocalReset), unsent: true }),
         }
     }
 
@@ -496,7 +478,7 @@ impl Lease {
     pub(crate) fn upgrade(&mut self, response: &mut Response<Incoming>) -> Upgrade {
         match &self.sender {
             Some(Sender::Http1(client)) => Upgrade::Now(client.take_tunnel()),
-            _ => Upgrade::Hyper(hyper::upgrade::on(response)),
+            _ => Upgrade::Now(http2::Client::tunnel(response)),
         }
     }
 

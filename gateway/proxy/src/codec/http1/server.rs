@@ -9,7 +9,7 @@ use super::{
     writer::{self, Writer},
 };
 use crate::{
-    codec::{Arrived, Broken, Incoming, Original, Tunnel, Upgrade},
+    codec::{Arrived, Broken, Incoming, Tunnel, Upgrade},
     http::{Downstream, handle, reply, response::Outgoing},
     listen::Signal,
     net::stream::Stream,
@@ -246,7 +246,7 @@ impl Server {
         let protocol = if version == Version::Http10 { Protocol::Http10 } else { Protocol::Http11 };
         let scheme = downstream.info.scheme();
         let head = Head { method, scheme, authority: authority.to_owned(), path, protocol, upgrade, headers };
-        (Arrived { head, original: Original::default(), body, upgrade: take.map(Upgrade::Later) }, asked, give)
+        (Arrived { head, body, upgrade: take.map(Upgrade::Later) }, asked, give)
     }
 
     fn begin_body(

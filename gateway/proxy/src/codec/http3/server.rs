@@ -8,7 +8,7 @@ use super::{
     receive::{Receiver, Trouble},
 };
 use crate::{
-    codec::{Arrived, Incoming, Original, Upgrade},
+    codec::{Arrived, Incoming, Upgrade},
     http::{
         Downstream,
         handle::{handle, refuse},
@@ -17,7 +17,7 @@ use crate::{
     listen::{Limits, Signal},
 };
 use bytes::{Bytes, BytesMut};
-use http::{Method, uri::PathAndQuery};
+use http::Method;
 use std::{
     cell::Cell,
     future::poll_fn,
@@ -248,19 +248,18 @@ async fn request(session: &Rc<Session>, mut sending: Sending, mut receiver: Rece
     }
     let mut asked = Asked { head: head.method == Method::HEAD, switch: None };
     let length = head.content_length;
-    let (head, original) = translate(head, downstream.info.scheme());
+    let head = translate(head, downstream.info.scheme());
     if head.method == Method::CONNECT {
         let (give, switched) = oneshot::channel();
         asked.switch = Some(give);
-        let arrived =
-            Arrived { head, original, body: Incoming::Empty, upgrade: Some(Upgrade::Http3(switched)) };
+        let arrived = Arrived { head, body: Incoming::Empty, upgrade: Some(Upgrade::Http3(switched)) };
         return respond(session, arrived, sending, Some(receiver), asked).await;
     }
     let body = match body(receiver, length, session.largest).await {
         Ok(body) => body,
         Err(code) => return sending.reset(code),
     };
-    let arrived = Arrived { head, original, body, upgrade: None };
+    let arrived = Arrived { head, body, upgrade: None };
     respond(session, arrived, sending, None, asked).await;
 }
 
@@ -327,26 +326,22 @@ async fn respond(
     }
 }
 
-fn translate(head: RequestHead, scheme: Scheme) -> (Head, Original) {
+fn translate(head: RequestHead, scheme: Scheme) -> Head {
     let RequestHead { method, authority, path, protocol, headers, .. } = head;
     let upgrade = match &protocol {
         Some(protocol) => text(protocol),
         None if method == Method::CONNECT => "CONNECT".to_owned(),
         None => String::new(),
     };
-    let text_path = path.as_ref().map(text).unwrap_or_default();
-    // A fragment would be lost without anybody having judged it.
-    let path = path.filter(|path| !path.contains(&b'#')).and_then(|path| PathAndQuery::from_maybe_shared(path).ok());
-    let head = Head {
+    Head {
         method,
         scheme,
         authority: text(&authority),
-        path: text_path,
+        path: path.as_ref().map(text).unwrap_or_default(),
         protocol: Protocol::Http3,
         upgrade,
         headers,
-    };
-    (head, Original { path })
+    }
 }
 
 /// What was checked to be ASCII.
