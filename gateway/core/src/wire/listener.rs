@@ -16,7 +16,6 @@ use crate::{
 };
 use prost::Name as _;
 use std::{sync::Arc, time::Duration};
-use tombolo_controlplane_api::xds::google::protobuf::Any;
 use tombolo_controlplane_api::xds::envoy::{
     config::{
         core::v3::{
@@ -38,6 +37,7 @@ use tombolo_controlplane_api::xds::envoy::{
         },
     },
 };
+use tombolo_controlplane_api::xds::google::protobuf::Any;
 
 /// A listener. The exhaustive list keeps fields that nobody reads from slipping through.
 pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
@@ -112,7 +112,8 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
             format!("matches the same connections as filter_chains[{first}]"),
         )
     })?;
-    let default_chain = default_filter_chain.map(|c| chain(c, over_quic).map(Arc::new)).transpose().at("default_filter_chain")?;
+    let default_chain =
+        default_filter_chain.map(|c| chain(c, over_quic).map(Arc::new)).transpose().at("default_filter_chain")?;
     if chains.is_empty() && default_chain.is_none() {
         return Err(Refusal::new("filter_chains", "empty"));
     }

@@ -139,8 +139,11 @@ pub(crate) fn sotw_response(response: DiscoveryResponse) -> (SotwResponse, Besid
     (out, beside)
 }
 
-/// Name, life and body of a resource, wrapped or not.
-fn sotw_resource(any: Any, type_url: &str) -> Result<(String, Option<Duration>, Option<Vec<u8>>), String> {
+/// Name, life and body.
+type Unwrapped = (String, Option<Duration>, Option<Vec<u8>>);
+
+/// What a resource is, wrapped or not.
+fn sotw_resource(any: Any, type_url: &str) -> Result<Unwrapped, String> {
     let (name, ttl, any) = if any.type_url == WRAPPER {
         let wrapped = Wrapped::decode(any.value.as_slice()).map_err(|e| format!("unreadable wrapper: {e}"))?;
         (wrapped.name, wrapped.ttl.and_then(life), wrapped.resource)
