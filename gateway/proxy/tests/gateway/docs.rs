@@ -64,8 +64,8 @@ fn between<'t>(text: &'t str, mark: &str, end: &str) -> Vec<&'t str> {
 
 /// Messages that are taken apart in a function, with what becomes of their fields.
 fn messages(function: &str, out: &mut BTreeMap<String, Fields>) {
-    let plain: String =
-        function.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join(" ");
+    let code = function.lines().map(|line| line.split("//").next().unwrap_or(line));
+    let plain = code.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
     let mut refused: Vec<String> = between(&plain, "refuse!(", ")").iter().flat_map(|list| words(list)).collect();
     refused.extend(between(&plain, "Refusal::unsupported(\"", "\"").iter().map(|name| (*name).to_owned()));
     let mut idle: Vec<String> = between(&plain, "let _ = (", ")").iter().flat_map(|list| words(list)).collect();
