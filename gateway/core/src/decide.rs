@@ -69,7 +69,7 @@ pub fn decide(
         matched.as_ref().and_then(Matched::action).map(|action| choose_cluster(action, head, &config.runtime, drawn));
     let weighted = choice.as_ref().and_then(|choice| choice.weighted);
     let upgrade = match (&missing, upgrade(hcm, matched.as_ref(), head)) {
-        (None, Err(())) => return refuse(Kind::UpgradeRefused, None),
+        (None, Err(())) => return refuse(Kind::UpgradeRefused, matched),
         (_, Ok(plan)) => plan,
         (Some(_), Err(())) => None,
     };

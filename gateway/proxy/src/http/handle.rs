@@ -15,7 +15,8 @@ use std::{rc::Rc, sync::Arc};
 use tombolo_gateway_core::{
     config::RouteTable,
     decide::{Moment, decide},
-    decision::{Decision, Reply},
+    config::ClusterChoice,
+    decision::{Cause, Decision, Reply},
     failure::{Failure, Flag, Kind},
     filter::enter,
     forward::Trail,
@@ -113,7 +114,16 @@ pub(crate) fn refuse(downstream: &Rc<Downstream>, kind: Kind) -> Response<Outgoi
 }
 
 async fn answered(exchange: &Rc<Exchange>, head: Head, answer: Reply) -> Response<Outgoing> {
-    exchange.facts.borrow_mut().head = Some(head);
+    {
+        let mut known = exchange.facts.borrow_mut();
+        known.head = Some(head);
+        // Refused on the way to a cluster, as far as a log can tell.
+        if let Cause::Failure(Failure { kind: Kind::UpgradeRefused, .. }) = &answer.cause
+            && let Some(ClusterChoice::One(cluster)) = answer.matched.as_ref().and_then(|m| m.action()).map(|a| &a.cluster)
+        {
+            known.cluster = exchange.downstream.worker.cluster(cluster);
+        }
+    }
     if let Some(delay) = answer.delay {
         tokio::time::sleep(delay).await;
     }

@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use std::{borrow::Cow, rc::Rc, sync::atomic::Ordering};
 use tombolo_gateway_core::{
     decision::{Cause, Reply},
-    failure::{Failure, Side, grpc_from_http},
+    failure::{Failure, Kind, Side, grpc_from_http},
     format::Facts,
     forward::{Answer, finish_response, in_grpc, rewrite},
     head::Head,
@@ -66,8 +66,10 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
         body = Bytes::new();
     }
     // A client that broke the rules, or whose body nobody will read, is not listened to any more.
-    let refused =
-        matches!(&cause, Cause::Failure(failure) if failure.side == Side::Downstream) && status.is_client_error();
+    let refused = matches!(
+        &cause,
+        Cause::Failure(failure) if failure.side == Side::Downstream && failure.kind != Kind::AbsolutePath
+    ) && status.is_client_error();
     let unread = known.source.as_ref().map_or(exchange.unread.get(), |s| !s.borrow().ended());
     if !exchange.downstream.http2 && (refused || unread) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -18,11 +18,19 @@ use crate::{
     },
 };
 use http::{HeaderMap, Response, StatusCode};
-use std::{borrow::Cow, rc::Rc};
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tombolo_gateway_core::{
     balance::Request,
     decision::Forward,
-    failure::{Failure, Kind},
+    failure::{Failure, Flag, Kind},
     forward::finish_response,
     head::Head,
 };
@@ -116,9 +124,49 @@ where
 {
     let handle = exchange.downstream.handle.clone();
     let ends = std::cell::Cell::new(Ends::default());
+    let first = Cell::new(None);
+    let client = Noted { stream: client, side: relay::Side::Client, first: &first };
+    let upstream = Noted { stream: upstream, side: relay::Side::Upstream, first: &first };
     tokio::select! {
         () = relay::run(client, upstream, &ends, || handle.touch()) => {}
         () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
     }
+    if first.get() == Some(relay::Side::Client) {
+        let mut known = exchange.facts.borrow_mut();
+        known.flags.insert(Flag::DownstreamConnectionTermination);
+        known.details = Cow::Borrowed("downstream_remote_disconnect");
+    }
     ends.get()
+}
+
+/// A side of a tunnel of which it is noted whether it was the first to end.
+struct Noted<'a, S> {
+    stream: S,
+    side: relay::Side,
+    first: &'a Cell<Option<relay::Side>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let outcome = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if buf.filled().len() == before && self.first.get().is_none() {
+            self.first.set(Some(self.side));
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

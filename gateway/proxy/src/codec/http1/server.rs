@@ -6,7 +6,7 @@
 use super::{
     GEAR,
     link::Link,
-    writer::{self, Writer},
+    writer::{self, Unsent, Writer},
 };
 use crate::{
     codec::{Arrived, Broken, Incoming, Tunnel, Upgrade},
@@ -53,6 +53,8 @@ pub(super) struct Inner {
     trailers: bool,
     /// The client waits for a 100 (Continue) before it sends the body.
     expects: bool,
+    /// What follows the head belongs to nobody yet: the connection may become something else.
+    tunnel: bool,
     /// Counts requests, so that a body that outlived its own reads nothing of the next.
     turn: u64,
     broken: Option<Broken>,
@@ -124,6 +126,7 @@ impl Server {
             decoder: Decoder::new(Framing::None),
             trailers: downstream.hcm.http1.enable_trailers,
             expects: false,
+            tunnel: false,
             turn: 0,
             broken: None,
         };
@@ -243,6 +246,7 @@ impl Server {
         let asked = Asked { version, head: method == Method::HEAD, connect, tunnel, close };
         let (give, take) = if tunnel { Some(oneshot::channel()).unzip() } else { (None, None) };
         let body = self.begin_body(downstream, framing, version, &headers);
+        self.inner.borrow_mut().tunnel = tunnel;
         let protocol = if version == Version::Http10 { Protocol::Http10 } else { Protocol::Http11 };
         let scheme = downstream.info.scheme();
         let head = Head { method, scheme, authority: authority.to_owned(), path, protocol, upgrade, headers };
@@ -279,7 +283,8 @@ impl Server {
             if link.ended {
                 return true;
             }
-            let full = if inner.decoder.is_over() { link.input.len() >= EARLY } else { !link.input.is_empty() };
+            let whole = inner.decoder.is_over() || inner.tunnel;
+            let full = if whole { link.input.len() >= EARLY } else { !link.input.is_empty() };
             if full {
                 return false;
             }
@@ -310,18 +315,20 @@ impl Server {
         let mut writer = Writer::new(downstream, response, asked, unread || last);
         let written = std::future::poll_fn(|cx| {
             if downstream.handle.poll_signal(cx) == Signal::Close {
-                return Poll::Ready(Err(()));
+                return Poll::Ready(Err(Unsent::Gone));
             }
             let polled = writer.poll(cx, &self.inner);
             if polled.is_pending() && self.poll_gone(cx) {
-                return Poll::Ready(Err(()));
+                return Poll::Ready(Err(Unsent::Gone));
             }
             polled
         })
         .await;
         let linger = downstream.handle.linger.load(Ordering::Relaxed);
         match written {
-            Err(()) => After::Cut,
+            Err(Unsent::Gone) => After::Cut,
+            // As in Envoy, a response that breaks off is let go of with patience.
+            Err(Unsent::Broken) => After::Close { patient: true },
             Ok(()) if writer.closes() => After::Close { patient: unread || linger },
             Ok(()) => After::Next,
         }

@@ -20,6 +20,15 @@ use std::{
 };
 use tombolo_gateway_http1::{Case, Framing, LAST_CHUNK, More, Version, Wishes, chunk_start, response_head, trailers};
 
+/// Why a response did not go out as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// The client takes nothing more.
+    Gone,
+    /// There is no more of it, or more than was announced.
+    Broken,
+}
+
 /// A response on its way out.
 pub(super) struct Writer {
     parts: Option<Parts>,
@@ -69,13 +78,13 @@ impl Writer {
     }
 
     /// Writes what can be written; ready when all of it was taken. An error ends the connection.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, inner: &RefCell<Inner>) -> Poll<Result<(), ()>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, inner: &RefCell<Inner>) -> Poll<Result<(), Unsent>> {
         loop {
             if self.parts.is_none() {
                 match inner.borrow_mut().link.poll_flush(cx) {
                     Poll::Ready(Ok(())) if self.over => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Unsent::Gone)),
                     Poll::Pending => {
                         self.body.poll_pump(cx);
                         return Poll::Pending;
@@ -86,8 +95,8 @@ impl Writer {
             let piece =
                 if self.body.is_end_stream() { Poll::Ready(None) } else { Pin::new(&mut self.body).poll_frame(cx) };
             let waits = piece.is_pending();
-            if self.write(cx, &mut inner.borrow_mut().link, piece).is_err() {
-                return Poll::Ready(Err(()));
+            if let Err(unsent) = self.write(cx, &mut inner.borrow_mut().link, piece) {
+                return Poll::Ready(Err(unsent));
             }
             if waits {
                 return Poll::Pending;
@@ -101,7 +110,7 @@ impl Writer {
         cx: &mut Context<'_>,
         link: &mut Link,
         piece: Poll<Option<Result<Frame<Bytes>, E>>>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Unsent> {
         let mut data = Bytes::new();
         let mut fields = None;
         let mut broken = false;
@@ -136,16 +145,17 @@ impl Writer {
                 tail = self.chunk(data.len(), over, fields.as_ref(), &mut gear.out);
             }
             link.send(cx, &gear.out, data, tail)
-        })?;
+        })
+        .map_err(|_| Unsent::Gone)?;
         self.over = over;
-        if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { counted }
+        if broken { Err(Unsent::Broken) } else { counted }
     }
 
     /// What was announced must be what is sent.
-    fn count(&mut self, length: usize, over: bool) -> io::Result<()> {
+    fn count(&mut self, length: usize, over: bool) -> Result<(), Unsent> {
         let Some(left) = &mut self.left else { return Ok(()) };
-        *left = left.checked_sub(length as u64).ok_or(io::ErrorKind::InvalidData)?;
-        if over && *left > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        *left = left.checked_sub(length as u64).ok_or(Unsent::Broken)?;
+        if over && *left > 0 { Err(Unsent::Broken) } else { Ok(()) }
     }
 
     fn chunk(&self, length: usize, over: bool, fields: Option<&HeaderMap>, out: &mut Vec<u8>) -> &'static [u8] {
