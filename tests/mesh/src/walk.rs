@@ -349,7 +349,9 @@ impl Mesh {
                     Err(why) => return lost(name, why),
                 }
             }
-            TransportSocket::ProxyProtocol(..) | TransportSocket::Internal(_) | TransportSocket::Quic(_) => return lost(name, "not simulated"),
+            TransportSocket::ProxyProtocol(..) | TransportSocket::Internal(_) | TransportSocket::Quic(_) => {
+                return lost(name, "not simulated");
+            }
         };
         let proxy = self.proxy(name);
         let site = &self.sites[proxy.site()];

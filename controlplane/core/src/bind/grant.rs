@@ -101,6 +101,7 @@ pub fn may_hold(view: View<'_, '_>, gateway: Option<&Meta>, secret: &NamedRef) -
         *namespace == secret.namespace
             || view.reader.grants(&secret.namespace).any(|g| g.permits((API, "Gateway", namespace), to))
     };
-    let names_foreign = |gateway: &&Meta| &*gateway.object.kind == "Gateway" && gateway.name.starts_with("gateway-api/");
+    let names_foreign =
+        |gateway: &&Meta| &*gateway.object.kind == "Gateway" && gateway.name.starts_with("gateway-api/");
     from(&view.audience.namespace) && gateway.filter(names_foreign).is_none_or(|gateway| from(&gateway.namespace))
 }

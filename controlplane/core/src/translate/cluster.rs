@@ -130,8 +130,8 @@ impl One<'_, '_> {
         let mutual = policy.tls.as_ref().is_some_and(|tls| tls.mode == ClientTlsMode::Mutual);
         let gateway = self.view.audience.role == Role::Router;
         let certificate = !mutual || secret::usable(self.view, None, &secret).is_some();
-        let roots =
-            policy.tls.as_ref().is_some_and(|tls| tls.insecure) || secret::usable_roots(self.view, None, &secret).is_some();
+        let roots = policy.tls.as_ref().is_some_and(|tls| tls.insecure)
+            || secret::usable_roots(self.view, None, &secret).is_some();
         if gateway && certificate && roots {
             return None;
         }

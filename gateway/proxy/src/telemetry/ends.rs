@@ -12,6 +12,9 @@ use tombolo_federation_identity::claimed_identity;
 use tombolo_federation_model::Identity;
 use tombolo_gateway_core::head::ConnInfo;
 
+/// Words of a peer about itself, and the number of the labels that they are worth.
+type Words = (Box<[u8]>, Option<u32>);
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct OtherEnd {
@@ -22,7 +25,7 @@ pub(crate) struct OtherEnd {
     /// Numbers of the two names in metrics, ours first, once known.
     pub(super) numbers: Cell<Option<(u32, u32)>>,
     /// The last words about itself, and the number of the labels they are worth.
-    pub(super) told: RefCell<Option<(Box<[u8]>, Option<u32>)>>,
+    pub(super) told: RefCell<Option<Words>>,
 }
 
 impl OtherEnd {
