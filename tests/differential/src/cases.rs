@@ -1,6 +1,8 @@
 //! The tables of cases, by subject.
 
 mod http;
+mod http2;
+mod policy;
 mod tcp;
 mod tls;
 
@@ -9,5 +11,5 @@ use crate::script::Scenario;
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [http::all(), tcp::all(), tls::all()].concat()
+    [http::all(), http2::all(), policy::all(), tcp::all(), tls::all()].concat()
 }

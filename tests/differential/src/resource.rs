@@ -102,7 +102,7 @@ pub fn hcm_hosts(hosts: Vec<Value>, more: Value) -> Value {
     let base = json!({
         "stat_prefix": "$s",
         "access_log": [log()],
-        "route_config": {"name": "$s", "virtual_hosts": hosts},
+        "route_config": {"name": "$s", "virtual_hosts": hosts, "validate_clusters": false},
         "http_filters": [router()],
     });
     extension(

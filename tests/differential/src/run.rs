@@ -52,13 +52,17 @@ struct Played {
     tag: String,
 }
 
-/// Plays all scenarios and says what differs.
+/// Plays all scenarios and says what differs, and how many differences were meant.
 ///
 /// # Errors
 /// When a side cannot serve at all.
-pub async fn all(sides: &Sides, scenarios: &[Scenario]) -> Result<Vec<Difference>> {
+pub async fn all(
+    sides: &Sides,
+    scenarios: &[Scenario],
+    meant: &dyn Fn(&Difference) -> bool,
+) -> Result<(Vec<Difference>, usize)> {
     let sets = prepare(sides, scenarios).await?;
-    let mut found = play_many(&sets, &|_, _| true).await;
+    let (known, mut found): (Vec<_>, Vec<_>) = play_many(&sets, &|_, _| true).await.into_iter().partition(meant);
     for _ in 0..2 {
         sides.envoy.alive()?;
         sides.ours.alive()?;
@@ -75,7 +79,7 @@ pub async fn all(sides: &Sides, scenarios: &[Scenario]) -> Result<Vec<Difference
         let same = |d: &Difference| now.iter().any(|n| n.case == d.case && n.fact == d.fact);
         found.retain(|d| stateful(d) || same(d));
     }
-    Ok(found)
+    Ok((found, known.len()))
 }
 
 async fn prepare<'a>(sides: &'a Sides, scenarios: &'a [Scenario]) -> Result<Vec<Set<'a>>> {

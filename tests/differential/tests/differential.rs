@@ -4,12 +4,12 @@
 use anyhow::Result;
 use tombolo_tests_differential::{
     cases,
-    compare::{Difference, List},
+    compare::List,
+    envoy,
     run::{self, Sides},
     script::Scenario,
     world::{Who, World},
 };
-use tombolo_tests_e2e::envoy;
 
 const OURS: Who = Who::Ours(env!("CARGO_BIN_EXE_tombolo-differential"));
 
@@ -32,13 +32,17 @@ async fn the_gateway_does_what_envoy_does() -> Result<()> {
     }
     let scenarios = wanted();
     let sides = Sides { envoy: World::start(Who::Envoy, 0).await?, ours: World::start(OURS, 0).await? };
-    let found = run::all(&sides, &scenarios).await?;
     let list = List::parse(include_str!("../differences.txt"))?;
-    let (meant, wrong): (Vec<Difference>, Vec<Difference>) = found.into_iter().partition(|d| list.has(d));
+    let (wrong, meant) = run::all(&sides, &scenarios, &|difference| list.has(difference)).await?;
     let count: usize = scenarios.iter().map(|s| s.cases.len()).sum();
-    eprintln!("{count} cases, {} differences that are meant", meant.len());
+    eprintln!("{count} cases, {meant} differences that are meant");
     for line in list.idle().filter(|_| std::env::var_os("DIFFERENTIAL_ONLY").is_none()) {
         eprintln!("no such difference any more: {line}");
+    }
+    for world in [&sides.envoy, &sides.ours] {
+        for (kind, reason) in world.ads.refusals.lock().expect("nobody panics with it").iter() {
+            eprintln!("{:?} refused {kind}: {:.600}", world.who, reason);
+        }
     }
     let text: Vec<String> = wrong.iter().map(ToString::to_string).collect();
     assert!(wrong.is_empty(), "{} facts differ from Envoy:\n{}", wrong.len(), text.join("\n"));

@@ -1,0 +1,80 @@
+//! Our gateway and a stock Envoy take and refuse the same resources, but for what `config-differences.txt` argues.
+//! `DIFFERENTIAL_MUTANTS=n` offers more of them.
+
+use anyhow::Result;
+use std::collections::BTreeSet;
+use tombolo_tests_differential::{
+    ads::Probe,
+    compare::{Difference, List},
+    envoy,
+    fuzz::{self, Mutant},
+    world::{Who, World},
+};
+
+const OURS: Who = Who::Ours(env!("CARGO_BIN_EXE_tombolo-differential"));
+const SEED: u64 = 0x746f_6d62_6f6c_6f21;
+
+/// Offers a resource; what was taken is taken away again where it would stay.
+async fn offer(world: &World, mutant: &Mutant) -> Option<String> {
+    let probe = |body| Probe {
+        type_url: mutant.type_url.clone(),
+        content_url: mutant.content_url.clone(),
+        name: mutant.name.clone(),
+        body,
+    };
+    let answer = match world.ads.probe(probe(Some(mutant.body.clone()))).await {
+        Ok(answer) => answer,
+        Err(error) => return Some(format!("no answer: {error}")),
+    };
+    if answer.is_none() && mutant.name != "fuzz" {
+        let _ = world.ads.probe(probe(None)).await;
+    }
+    answer
+}
+
+async fn open(world: &World) -> Result<()> {
+    world.ads.show(fuzz::base(&world.ip));
+    for _ in 0..400 {
+        if tokio::net::TcpStream::connect((world.ip.as_str(), 7999)).await.is_ok() {
+            return Ok(());
+        }
+        world.alive()?;
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    anyhow::bail!("{:?} did not take the base:\n{}", world.who, world.log())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_take_and_refuse_the_same() -> Result<()> {
+    if envoy::left_out() {
+        eprintln!("left out, because {} is set", envoy::WITHOUT_PEERS);
+        return Ok(());
+    }
+    let count = std::env::var("DIFFERENTIAL_MUTANTS").ok().and_then(|n| n.parse().ok()).unwrap_or(250);
+    let (theirs, ours) = (World::start(Who::Envoy, 1).await?, World::start(OURS, 1).await?);
+    tokio::try_join!(open(&theirs), open(&ours))?;
+    let list = List::parse(include_str!("../config-differences.txt"))?;
+    let (mut wrong, mut taken, mut kinds) = (Vec::new(), 0, BTreeSet::new());
+    for mutant in fuzz::mutants(SEED, count, &ours.ip) {
+        let (a, b) = tokio::join!(offer(&theirs, &mutant), offer(&ours, &mutant));
+        theirs.alive()?;
+        ours.alive()?;
+        taken += u32::from(a.is_none());
+        kinds.insert(mutant.kind);
+        let word =
+            |answer: &Option<String>| answer.clone().map_or("taken".into(), |reason| format!("refused: {reason}"));
+        let difference = Difference {
+            case: mutant.kind.rsplit('.').next().unwrap_or_default().to_owned(),
+            fact: mutant.what,
+            envoy: word(&a).into(),
+            ours: word(&b).into(),
+        };
+        if a.is_some() != b.is_some() && !list.has(&difference) {
+            wrong.push(difference.to_string());
+        }
+    }
+    eprintln!("Envoy took {taken} of {count}");
+    assert!(taken > 20 && kinds.len() == 4, "the templates are valid: {taken} taken");
+    assert!(wrong.is_empty(), "{} resources are judged otherwise:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
