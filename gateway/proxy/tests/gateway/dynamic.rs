@@ -149,6 +149,8 @@ async fn a_request_waits_for_its_virtual_host() {
     ads.set([("r/first", host("first"))]);
     ads.set([("l", listener("l", at, vec![http_chain(manager)]))]);
     let _gateway = Gateway::ready(&Options::new(ads.address)).await;
+    // Ready means configured; the socket follows at once, but on another thread.
+    eventually("the listener listens", async || tokio::net::TcpStream::connect(at).await.is_ok()).await;
     assert_eq!(get_host(at, "static", "/").await.status, 200);
     assert_eq!(get_host(at, "first", "/").await.status, 200);
     assert_eq!(get_host(at, "nobody", "/").await.status, 404, "the control plane says that there is none");
