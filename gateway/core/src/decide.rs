@@ -69,7 +69,11 @@ pub fn decide(
         matched.as_ref().and_then(Matched::action).map(|action| choose_cluster(action, head, &config.runtime, drawn));
     let weighted = choice.as_ref().and_then(|choice| choice.weighted);
     let upgrade = match (&missing, upgrade(hcm, matched.as_ref(), head)) {
-        (None, Err(())) => return refuse(Kind::UpgradeRefused, matched),
+        (None, Err(())) => {
+            let cluster = choice.map(|choice| choice.name);
+            let reply = Reply { matched, cluster, ..Reply::failure(Failure::new(Kind::UpgradeRefused)) };
+            return Decision::Reply(Box::new(reply));
+        }
         (_, Ok(plan)) => plan,
         (Some(_), Err(())) => None,
     };
@@ -85,6 +89,7 @@ pub fn decide(
     if let Some(mut reply) = draft.run_filters(hcm, head, moment, random) {
         reply.delay = draft.delay;
         reply.bodies = draft.parts.bodies;
+        reply.cluster = choice.map(|choice| choice.name);
         return Decision::Reply(reply);
     }
     let outcome = (draft.delay, draft.flags());
@@ -146,6 +151,7 @@ fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, cause: Cause, mat
         flags: Flags::NONE,
         delay: None,
         matched,
+        cluster: None,
         bodies: Vec::new(),
     }
 }

@@ -225,6 +225,8 @@ pub struct Reply {
     pub delay: Option<Duration>,
     /// The route, when one was found: its response header changes are to be applied.
     pub matched: Option<Matched>,
+    /// The cluster that the request would have gone to, for the log.
+    pub cluster: Option<Arc<str>>,
     /// Filters that change bodies, as far as the request came in the chain.
     pub bodies: Vec<BodyFilter>,
 }
@@ -283,6 +285,7 @@ impl Reply {
             flags,
             delay: None,
             matched: None,
+            cluster: None,
             bodies: Vec::new(),
         }
     }
