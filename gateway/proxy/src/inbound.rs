@@ -333,14 +333,14 @@ async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
 
 /// A handshake of which the hello was read.
 struct Begun {
-    hello: Box<Hello>,
+    accepted: rustls::server::Accepted,
     config: Arc<rustls::ServerConfig>,
     context: ServerContext,
 }
 
 impl Begun {
     fn into_accept(self, tcp: TcpStream) -> tokio_rustls::Accept<Replay<TcpStream>> {
-        StartHandshake::from_parts(self.hello.accepted, Replay::new(tcp)).into_stream(self.config)
+        StartHandshake::from_parts(self.accepted, Replay::new(tcp)).into_stream(self.config)
     }
 }
 
@@ -363,7 +363,7 @@ async fn handshake(inbound: &mut Inbound, fresh: &mut Fresh, learned: &mut Learn
     }
     let shares = hello.alpn.iter().any(|offered| built.with_alpn.alpn_protocols.contains(offered));
     let config = if shares { built.with_alpn.clone() } else { built.without_alpn.clone() };
-    Some(Begun { hello, config, context: built })
+    Some(Begun { accepted: hello.accepted?, config, context: built })
 }
 
 /// Hands the connection to what ends its chain.

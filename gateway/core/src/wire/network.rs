@@ -167,11 +167,14 @@ fn cluster(specifier: Option<ClusterSpecifier>) -> Decoded<TcpCluster> {
         Some(ClusterSpecifier::Cluster(name)) => Ok(TcpCluster::One(name.into())),
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             let one = |(at, c): (usize, t::weighted_cluster::ClusterWeight)| {
+                if c.weight == 0 {
+                    return Err(Refusal::new("weight", "must be at least 1")).nth("weighted_clusters.clusters", at);
+                }
                 let subset = action::subset(c.metadata_match.as_ref()).nth("weighted_clusters.clusters", at)?;
                 Ok((Arc::from(c.name), c.weight, subset))
             };
             let all = weighted.clusters.into_iter().enumerate().map(one).collect::<Decoded<Box<[_]>>>()?;
-            if all.iter().all(|(_, weight, _)| *weight == 0) {
+            if all.is_empty() {
                 return Err(Refusal::new("weighted_clusters", "no cluster has a weight"));
             }
             Ok(TcpCluster::Weighted(all))

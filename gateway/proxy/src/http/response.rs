@@ -228,7 +228,7 @@ impl Streaming {
                 known.flags.insert(flag);
             }
             known.details = Cow::Owned(failure.details(true));
-            known.trouble = failure.transport_reason().map(Into::into);
+            known.trouble = failure.transport_reason().map(|reason| reason.replace(' ', "_").into());
         }
         self.held.exchange.finish();
         self.held.release(false);

@@ -2,6 +2,8 @@
 //!
 //! Pure: bytes in, verdict out, so that hostile hellos can be tried without a socket. Runs only on listeners that ask.
 
+mod hello;
+
 use rustls::server::{Accepted, Acceptor};
 
 /// A client hello may not be longer than this; post-quantum key shares stay well below.
@@ -25,8 +27,9 @@ pub(crate) struct Hello {
     pub(crate) server_name: Option<String>,
     /// Offered application protocols in the client's order.
     pub(crate) alpn: Vec<Vec<u8>>,
-    /// The hello as rustls holds it, from which a handshake continues; it has consumed every byte it was shown.
-    pub(crate) accepted: Accepted,
+    /// The hello as rustls holds it, from which a handshake continues; it has consumed every byte it was shown. `None`: a
+    /// hello that can be passed on by its name, but that no handshake here would go on from.
+    pub(crate) accepted: Option<Accepted>,
 }
 
 /// Looks for a client hello in the bytes of a connection as they come. Each byte is looked at once.
@@ -61,12 +64,13 @@ impl Sniffer {
         }
         match self.acceptor.accept() {
             Ok(None) => Tls::Partial,
-            Err(_) => Tls::Bad,
+            // What this process would not talk to, somebody behind it may: old versions, missing extensions.
+            Err(_) => hello::read(bytes).map_or(Tls::Bad, |hello| Tls::Hello(Box::new(hello))),
             Ok(Some(accepted)) => {
                 let hello = accepted.client_hello();
                 let server_name = hello.server_name().map(str::to_ascii_lowercase);
                 let alpn = hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
-                Tls::Hello(Box::new(Hello { server_name, alpn, accepted }))
+                Tls::Hello(Box::new(Hello { server_name, alpn, accepted: Some(accepted) }))
             }
         }
     }
