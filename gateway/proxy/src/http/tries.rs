@@ -136,8 +136,26 @@ struct StreamClock {
     begun: Millis,
 }
 
+/// Leaves the request's head to the log line when the client goes away while it is tried.
+struct Left<'a>(Option<&'a Ask<'a>>);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if let Some(ask) = self.0.filter(|ask| ask.exchange.downstream.logs_heads()) {
+            ask.exchange.facts.borrow_mut().head.get_or_insert_with(|| ask.head.clone());
+        }
+    }
+}
+
 /// Tries until there is a response to send or nothing more to try.
 pub(crate) async fn run(ask: &Ask<'_>) -> Done {
+    let mut left = Left(Some(ask));
+    let done = go(ask).await;
+    left.0 = None;
+    done
+}
+
+async fn go(ask: &Ask<'_>) -> Done {
     let worker = &ask.exchange.downstream.worker;
     let mut attempt = Attempt::new(setup(ask));
     let mut tries: SmallVec<[Try<'_>; 1]> = SmallVec::new();
