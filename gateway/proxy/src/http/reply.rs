@@ -21,7 +21,7 @@ use tombolo_gateway_core::{
 
 /// The response for a reply; the exchange ends with it.
 pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
-    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _, bodies: _ } = reply;
+    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _, cluster, bodies: _ } = reply;
     let hcm = &exchange.downstream.hcm;
     let mut known = exchange.facts.borrow_mut();
     let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && cause != Cause::Preflight;
@@ -31,6 +31,9 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     known.details = Cow::Owned(cause.details());
     if matched.is_some() {
         known.matched = matched;
+    }
+    if let Some(cluster) = cluster.and_then(|name| exchange.downstream.worker.cluster(&name)) {
+        known.cluster = Some(cluster);
     }
     let mut answer = Answer { status, headers, body };
     if let Some(matched) = &known.matched {
