@@ -104,7 +104,7 @@ fn merge_slashes(path: &str) -> Option<String> {
     if path.ends_with('/') {
         out.push('/');
     }
-    Some(out)
+    (out != path).then_some(out)
 }
 
 enum Canonical {
