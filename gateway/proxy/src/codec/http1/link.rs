@@ -87,6 +87,10 @@ impl Link {
 
     /// Writes three parts as one; what the socket does not take is kept.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, head: &[u8], body: Bytes, tail: &[u8]) -> io::Result<()> {
+        if head.is_empty() && body.is_empty() && tail.is_empty() {
+            // Writing nothing looks like a closed socket.
+            return Ok(());
+        }
         let mut taken = 0;
         let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::NotConnected.into()) };
         if self.pending.is_empty() {
