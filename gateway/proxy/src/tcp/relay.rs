@@ -68,12 +68,15 @@ struct Way {
     spliced: Spliced,
 }
 
+/// Finds the socket beneath a stream.
+type Find<S> = fn(&S) -> Option<&TcpStream>;
+
 /// How the sockets beneath both streams are found; `None` where there is TLS, or bytes were taken before.
 pub(crate) struct Sockets<A, B> {
     /// Of the client's stream.
-    pub(crate) client: fn(&A) -> Option<&TcpStream>,
+    pub(crate) client: Find<A>,
     /// Of the upstream's.
-    pub(crate) upstream: fn(&B) -> Option<&TcpStream>,
+    pub(crate) upstream: Find<B>,
 }
 
 /// Moves bytes until both directions have ended or one breaks. `moved` is called whenever something moves.
@@ -132,7 +135,7 @@ fn step<R, W>(
     to: &mut W,
     cx: &mut Context<'_>,
     (count, moved): (&impl Fn(usize), &impl Fn()),
-    sockets: (fn(&R) -> Option<&TcpStream>, fn(&W) -> Option<&TcpStream>),
+    sockets: (Find<R>, Find<W>),
 ) -> Poll<Result<(), Broke>>
 where
     R: AsyncRead + Unpin,
