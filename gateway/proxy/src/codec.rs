@@ -7,7 +7,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 mod http3;
 
-pub(crate) use http3::serve as serve_http3;
+pub(crate) use http3::{Sender as Http3Sender, Switched, serve as serve_http3};
 
 use crate::net::stream::Stream;
 use bytes::Bytes;

@@ -9,6 +9,7 @@ mod hello;
 mod listen;
 mod session;
 mod transport;
+pub(crate) mod upstream;
 
 pub(crate) use bind::Udp;
 pub(crate) use listen::listen;

@@ -6,12 +6,14 @@
 
 mod answer;
 mod body;
+mod client;
 mod critical;
 mod receive;
 mod server;
 mod tunnel;
 
 pub(crate) use body::Body;
+pub(crate) use client::Sender;
 pub(crate) use server::serve;
 pub(crate) use tunnel::{Stream, Switched};
 

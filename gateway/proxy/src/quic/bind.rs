@@ -142,6 +142,13 @@ fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ids(pub(super) Place);
 
+impl Ids {
+    /// For a socket that shares its address with no other.
+    pub(super) fn of_one() -> Self {
+        Self(Place { index: 0, of: 1 })
+    }
+}
+
 impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id: [u8; ID] = rand::rng().random();

@@ -109,9 +109,7 @@ fn open(worker: &Rc<Worker>, slot: &Slot, address: SocketAddr) -> std::io::Resul
     let mut config = EndpointConfig::default();
     config.cid_generator(move || Box::new(Ids(place)));
     let server = server_config(worker, slot, address, address, None);
-    let endpoint = server.and_then(|(server, _)| {
-        Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
-    });
+    let endpoint = server.and_then(|(server, _)| Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)));
     endpoint.inspect_err(|_| worker.setup.udp.closed(address))
 }
 

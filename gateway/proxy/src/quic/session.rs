@@ -89,7 +89,14 @@ impl crypto::ServerConfig for Choosing {
     fn start_session(self: Arc<Self>, version: u32, params: &TransportParameters) -> Box<dyn Session> {
         // Its initial keys are all that is asked of it before the hello.
         let before = self.base.clone().start_session(version, params);
-        Box::new(Undecided { choosing: self, version, params: *params, read: Vec::new(), session: before, chosen: false })
+        Box::new(Undecided {
+            choosing: self,
+            version,
+            params: *params,
+            read: Vec::new(),
+            session: before,
+            chosen: false,
+        })
     }
 }
 

@@ -23,6 +23,15 @@ pub(super) fn downstream(settings: &QuicSettings) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
+/// Towards upstreams.
+pub(super) fn upstream(settings: &Http3Settings) -> Arc<TransportConfig> {
+    let mut config = common(settings, IDLE);
+    // A server opens no requests.
+    config.max_concurrent_bidi_streams(0_u32.into());
+    config.keep_alive_interval(settings.keepalive);
+    Arc::new(config)
+}
+
 fn common(settings: &Http3Settings, idle: Duration) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = settings.idle.unwrap_or(idle);

@@ -473,6 +473,7 @@ impl Endpoint {
                 Version::Http1 => Offer::Http1,
                 Version::Http2 => Offer::Http2,
                 Version::ByAlpn => Offer::Either,
+                Version::Http3 => Offer::Configured,
             },
             proxy: variant.proxy,
             from: bind.or(around.source),
@@ -498,7 +499,8 @@ fn peer(host: &Host) -> Option<Peer> {
 fn version(versions: HttpVersions, wish: &Wish<'_>) -> Version {
     match versions {
         HttpVersions::Http1 => Version::Http1,
-        HttpVersions::Http2 | HttpVersions::Http3 => Version::Http2,
+        HttpVersions::Http2 => Version::Http2,
+        HttpVersions::Http3 => Version::Http3,
         HttpVersions::SameAsDownstream if wish.downstream_http2 && !wish.http1_only => Version::Http2,
         HttpVersions::SameAsDownstream => Version::Http1,
         HttpVersions::Auto if wish.http1_only => Version::Http1,
@@ -533,6 +535,7 @@ fn settings(upstream: &Upstream, version: Version) -> Settings {
         max_age: http.max_connection_duration,
         max_requests: http.max_requests_per_connection,
         http2: http.http2.clone(),
+        http3: http.http3.clone(),
         max_headers: count(http.max_headers, MAX_HEADERS),
         max_head: count(http.max_headers_kb, MAX_HEAD_KB) * 1024,
         proper_case: http.http1.proper_case,

@@ -4,15 +4,16 @@
 //! wait for either. Never decides whether a request is tried again. HTTP/1 connections are driven by whoever leases them,
 //! HTTP/2 connections by tasks of the worker; a connection that ends takes itself out of the books.
 
-use super::connect::{self, Target};
+use super::connect::{self, Peer, Target};
 use crate::{
     codec::{
-        Incoming, SendError, Upgrade,
+        Http3Sender, Incoming, SendError, Switched, Upgrade,
         http1::{Client, Outbound},
         http2,
     },
     http::body::Body,
     net::stream::Stream,
+    quic,
     telemetry::ends::OtherEnd,
 };
 use http::Response;
@@ -27,7 +28,7 @@ use std::{
 use tokio::sync::oneshot;
 use tombolo_gateway_core::{
     breaker::{Breakers, Permit, Resource},
-    config::Http2Settings,
+    config::{Http2Settings, Http3Settings},
     failure::{Failure, Kind},
 };
 use tombolo_gateway_http1::{Case, Rules};
@@ -36,6 +37,9 @@ use tombolo_gateway_http1::{Case, Rules};
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// Streams on an HTTP/3 connection when nothing is configured; a server that allows fewer has the others wait.
+const QUIC_STREAMS: u32 = 100;
+
 /// Version spoken on a pool's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Version {
@@ -43,6 +47,8 @@ pub(crate) enum Version {
     Http1,
     /// HTTP/2.
     Http2,
+    /// HTTP/3, over QUIC.
+    Http3,
     /// What TLS agrees on.
     ByAlpn,
 }
@@ -60,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) max_requests: u32,
     /// HTTP/2 settings.
     pub(crate) http2: Http2Settings,
+    /// HTTP/3 settings.
+    pub(crate) http3: Http3Settings,
     /// Response headers at most.
     pub(crate) max_headers: usize,
     /// Bytes of a response's head at most.
@@ -93,6 +101,7 @@ pub(crate) struct Conn {
 enum Sender {
     Http1(Rc<Client>),
     Http2(Rc<http2::Client>),
+    Http3(Http3Sender),
 }
 
 /// The right to send one request on a connection.
@@ -102,6 +111,8 @@ pub(crate) struct Lease {
     /// It served a request before.
     pub(crate) reused: bool,
     sender: Option<Sender>,
+    /// The stream behind a CONNECT over HTTP/3.
+    switched: Option<Switched>,
     pool: Weak<Pool>,
 }
 
@@ -121,6 +132,8 @@ pub(crate) struct Pool {
     breakers: Arc<Breakers>,
     idle: RefCell<VecDeque<Idle>>,
     shared: RefCell<Vec<(Rc<Conn>, Rc<http2::Client>)>>,
+    /// HTTP/3 connections.
+    quic: RefCell<Vec<(Rc<Conn>, Http3Sender)>>,
     waiting: RefCell<VecDeque<oneshot::Sender<Handed>>>,
     connecting: Cell<u32>,
     open: Cell<u32>,
@@ -149,6 +162,7 @@ impl Pool {
             watch,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            quic: RefCell::default(),
             waiting: RefCell::default(),
             connecting: Cell::new(0),
             open: Cell::new(0),
@@ -178,7 +192,7 @@ impl Pool {
 
     /// A connection that can take a request now.
     pub(crate) fn ready(self: &Rc<Self>) -> Option<Lease> {
-        self.ready_http1().or_else(|| self.ready_http2())
+        self.ready_http1().or_else(|| self.ready_http2()).or_else(|| self.ready_http3())
     }
 
     fn ready_http1(self: &Rc<Self>) -> Option<Lease> {
@@ -204,11 +218,22 @@ impl Pool {
         Some(self.lend(conn, Sender::Http2(sender), reused))
     }
 
+    fn ready_http3(self: &Rc<Self>) -> Option<Lease> {
+        let mut quic = self.quic.borrow_mut();
+        quic.retain(|(conn, sender)| !sender.is_closed() && !conn.retired.get());
+        let bound = self.settings.http3.max_streams.unwrap_or(QUIC_STREAMS);
+        let (conn, sender) = quic.iter().find(|(conn, _)| conn.streams.get() < bound)?;
+        let (conn, sender) = (conn.clone(), sender.clone());
+        drop(quic);
+        let reused = conn.served.get() > 0;
+        Some(self.lend(conn, Sender::Http3(sender), reused))
+    }
+
     fn lend(self: &Rc<Self>, conn: Rc<Conn>, sender: Sender, reused: bool) -> Lease {
         conn.served.set(conn.served.get() + 1);
         conn.streams.set(conn.streams.get() + 1);
         self.retire_if_due(&conn);
-        Lease { conn, reused, sender: Some(sender), pool: Rc::downgrade(self) }
+        Lease { conn, reused, sender: Some(sender), switched: None, pool: Rc::downgrade(self) }
     }
 
     /// A connection that reached its age or its number of requests takes no further one.
@@ -224,7 +249,7 @@ impl Pool {
     fn connect_if_needed(self: &Rc<Self>) {
         let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
         // HTTP/2: one connection serves many; another is opened only when those there are full.
-        let wanted = if self.settings.version == Version::Http2 { waiting.min(1) } else { waiting };
+        let wanted = if matches!(self.settings.version, Version::Http2 | Version::Http3) { waiting.min(1) } else { waiting };
         while self.connecting.get() < wanted {
             let permit = match self.breakers.acquire(Resource::Connections) {
                 Some(permit) => permit,
@@ -266,6 +291,7 @@ impl Pool {
     fn hand_fresh(self: &Rc<Self>, conn: &Rc<Conn>, sender: Sender) {
         let sender = match sender {
             Sender::Http2(sender) => return self.shared.borrow_mut().push((conn.clone(), sender)),
+            Sender::Http3(sender) => return self.quic.borrow_mut().push((conn.clone(), sender)),
             Sender::Http1(sender) => sender,
         };
         loop {
@@ -314,6 +340,7 @@ impl Pool {
         // Outside of the borrow: a connection that ends looks after those who wait.
         drop(gone);
         self.shared.borrow_mut().retain(|(_, sender)| !sender.is_closed());
+        self.quic.borrow_mut().retain(|(_, sender)| !sender.is_closed());
     }
 
     /// Takes no new request and lets go of idle connections; requests under way go on.
@@ -322,6 +349,7 @@ impl Pool {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         drop(idle);
         self.shared.borrow_mut().clear();
+        self.quic.borrow_mut().clear();
         self.waiting.borrow_mut().clear();
     }
 
@@ -355,6 +383,9 @@ impl Drop for Books {
 
 /// Opens one connection for a pool and enters it into the pool's books.
 async fn open(pool: Rc<Pool>, permit: Permit) {
+    if pool.settings.version == Version::Http3 {
+        return open_http3(pool, permit).await;
+    }
     let outcome = connect(&pool).await;
     pool.connecting.set(pool.connecting.get().saturating_sub(1));
     let (conn, stream, http2) = match outcome {
@@ -406,12 +437,56 @@ async fn open_http2(pool: Rc<Pool>, conn: Rc<Conn>, stream: Stream, books: Books
     drop(books);
 }
 
+/// The same over QUIC.
+async fn open_http3(pool: Rc<Pool>, permit: Permit) {
+    let outcome = connect_quic(&pool).await;
+    pool.connecting.set(pool.connecting.get().saturating_sub(1));
+    let connection = match outcome {
+        Ok(connection) => connection,
+        Err(failure) => {
+            drop(permit);
+            return failed(&pool, &failure);
+        }
+    };
+    pool.open.set(pool.open.get() + 1);
+    pool.watch.opened();
+    let conn = Rc::new(Conn {
+        local: connection.local_ip().map(|ip| SocketAddr::new(ip, 0)),
+        remote: Some(connection.remote_address()),
+        end: None,
+        tls_version: "TLSv1.3",
+        tls_cipher: "",
+        served: Cell::new(0),
+        streams: Cell::new(0),
+        retired: Cell::new(false),
+        opened: Instant::now(),
+    });
+    let books =
+        Books { pool: Rc::downgrade(&pool), watch: pool.watch.clone(), conn: conn.clone(), permit: Some(permit) };
+    let (sender, driver) = Http3Sender::begin(connection, pool.settings.max_head);
+    pool.hand_fresh(&conn, Sender::Http3(sender));
+    pool.hand_over();
+    pool.connect_if_needed();
+    drop(pool);
+    driver.await;
+    drop(books);
+}
+
+async fn connect_quic(pool: &Pool) -> Result<quinn::Connection, Failure> {
+    let (Target { peer: Peer::Tcp(to), tls: Some((context, name)), from, timeout, .. }, settings) =
+        (&pool.target, &pool.settings)
+    else {
+        return Err(Failure::new(Kind::ConnectFailure).with_reason("QUIC needs an address and TLS"));
+    };
+    quic::upstream::open(*to, *from, context, name, &settings.http3, *timeout).await
+}
+
 /// A connection, and whether it is to speak HTTP/2.
 async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Stream, bool), Failure> {
     let stream = connect::open(&pool.target).await?;
     let http2 = match pool.settings.version {
         Version::Http1 => false,
-        Version::Http2 => true,
+        Version::Http2 | Version::Http3 => true,
         Version::ByAlpn => stream.alpn() == Some(b"h2"),
     };
     let (tls_version, tls_cipher) = stream.tls_facts();
@@ -459,6 +534,11 @@ impl Lease {
     ) -> Result<Response<Incoming>, SendError> {
         match &self.sender {
             Some(Sender::Http2(client)) => client.send(out, body).await,
+            Some(Sender::Http3(sender)) => {
+                let (response, switched) = sender.send(out.head, body).await?;
+                self.switched = switched;
+                Ok(response)
+            }
             _ => Err(SendError { failure: Failure::new(Kind::LocalReset), unsent: true }),
         }
     }
@@ -478,13 +558,14 @@ impl Lease {
     pub(crate) fn upgrade(&mut self, response: &mut Response<Incoming>) -> Upgrade {
         match &self.sender {
             Some(Sender::Http1(client)) => Upgrade::Now(client.take_tunnel()),
+            Some(Sender::Http3(_)) => self.switched.take().map_or(Upgrade::Now(None), Upgrade::Http3),
             _ => Upgrade::Now(http2::Client::tunnel(response)),
         }
     }
 
-    /// HTTP/2 is spoken.
+    /// HTTP/2 is spoken, or HTTP/3, whose messages look the same.
     pub(crate) fn is_http2(&self) -> bool {
-        matches!(self.sender, Some(Sender::Http2(_)))
+        matches!(self.sender, Some(Sender::Http2(_) | Sender::Http3(_)))
     }
 
     /// The exchange on it is over and complete in both directions: the connection may serve again.
@@ -502,7 +583,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.conn.streams.set(self.conn.streams.get().saturating_sub(1));
-        let http2 = matches!(self.sender, Some(Sender::Http2(_)));
+        let http2 = self.is_http2();
         // A sender that is still here belongs to an HTTP/1 exchange that was cut short, and its connection ends with
         // it, or to HTTP/2, where the stream alone ends.
         self.sender = None;

@@ -35,8 +35,8 @@ pub(super) async fn send(
     asked: Asked,
 ) {
     let (mut parts, mut body) = response.into_parts();
-    let switching = asked.switch.is_some()
-        && (parts.status.is_success() || parts.status == StatusCode::SWITCHING_PROTOCOLS);
+    let switching =
+        asked.switch.is_some() && (parts.status.is_success() || parts.status == StatusCode::SWITCHING_PROTOCOLS);
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         parts.status = StatusCode::OK;
     }

@@ -26,16 +26,24 @@ pub(crate) struct Body {
     largest: usize,
     over: bool,
     verdict: Verdict,
+    /// Lives as long as the body does.
+    _held: Option<Box<dyn std::any::Any>>,
 }
 
 impl Body {
     pub(super) fn new(receiver: Receiver, side: Side, left: Option<u64>, largest: usize) -> Self {
-        Self { receiver, side, ahead: None, left, largest, over: false, verdict: Rc::default() }
+        Self { receiver, side, ahead: None, left, largest, over: false, verdict: Rc::default(), _held: None }
     }
 
     /// A body of which the first part was read.
     pub(super) fn with_ahead(mut self, ahead: Event) -> Self {
         self.ahead = Some(ahead);
+        self
+    }
+
+    /// Keeps something for as long as the body is wanted.
+    pub(super) fn holding(mut self, held: Box<dyn std::any::Any>) -> Self {
+        self._held = Some(held);
         self
     }
 
@@ -53,6 +61,14 @@ impl Body {
         };
         let frame = event.and_then(|event| self.understand(event).map_err(Trouble::from));
         match frame {
+            Ok(Some(frame)) if frame.is_trailers() => match self.receiver.poll_event(cx) {
+                // Nobody asks for what comes after trailers, so it is looked at now.
+                Poll::Ready(Err(trouble)) => {
+                    self.over = true;
+                    Poll::Ready(Some(Err(self.broken(&trouble))))
+                }
+                Poll::Ready(Ok(_)) | Poll::Pending => Poll::Ready(Some(Ok(frame))),
+            },
             Ok(Some(frame)) => Poll::Ready(Some(Ok(frame))),
             Ok(None) => {
                 self.over = true;
@@ -103,7 +119,7 @@ impl Body {
                 let kind = if client { Kind::DownstreamReset } else { Kind::UpstreamProtocol };
                 Broken { failure: Failure::new(kind).with_reason(violation.reason), malformed: true }
             }
-            Trouble::Reset => {
+            Trouble::Reset(_) => {
                 let kind = if client { Kind::DownstreamReset } else { Kind::UpstreamReset };
                 Broken { failure: Failure::new(kind), malformed: false }
             }

@@ -16,8 +16,8 @@ const PIECE: usize = 64 * 1024;
 pub(super) enum Trouble {
     /// The peer broke a rule.
     Broke(Violation),
-    /// The peer gave the stream up.
-    Reset,
+    /// The peer gave the stream up with a code.
+    Reset(u64),
     /// The connection is gone.
     Lost,
 }
@@ -38,13 +38,13 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub(super) fn new(
-        stream: quinn::RecvStream,
-        connection: &quinn::Connection,
-        side: Side,
-        largest: usize,
-    ) -> Self {
+    pub(super) fn new(stream: quinn::RecvStream, connection: &quinn::Connection, side: Side, largest: usize) -> Self {
         Self { stream, reader: MessageReader::new(side, largest), connection: connection.clone(), ended: false }
+    }
+
+    /// The head that came is an interim one.
+    pub(super) fn interim(&mut self) {
+        self.reader.interim();
     }
 
     /// The next part of the message; `None` at its end.
@@ -69,9 +69,9 @@ impl Receiver {
         let chunk = ready!(pin!(self.stream.read_chunk(PIECE, true)).poll(cx));
         Poll::Ready(match chunk {
             Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
-            Err(quinn::ReadError::Reset(_)) => {
+            Err(quinn::ReadError::Reset(code)) => {
                 self.ended = true;
-                Err(Trouble::Reset)
+                Err(Trouble::Reset(code.into_inner()))
             }
             Err(_) => {
                 self.ended = true;

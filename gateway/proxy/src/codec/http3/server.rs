@@ -18,15 +18,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use http::Method;
-use std::{
-    cell::Cell,
-    future::poll_fn,
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep_until, timeout},
@@ -238,7 +230,7 @@ async fn request(session: &Rc<Session>, mut sending: Sending, mut receiver: Rece
             }
             return;
         }
-        Err(Some(Trouble::Reset | Trouble::Lost)) => return sending.reset(Code::REQUEST_CANCELLED),
+        Err(Some(Trouble::Reset(_) | Trouble::Lost)) => return sending.reset(Code::REQUEST_CANCELLED),
         // Too slow.
         Err(None) => return sending.reset(Code::REQUEST_REJECTED),
     };
@@ -317,6 +309,8 @@ async fn respond(
         stopped.as_mut().poll(cx).map(|_| None)
     })
     .await;
+    // The client broke a rule of which the answer knows nothing.
+    let response = response.filter(|_| verdict.as_ref().is_none_or(|verdict| verdict.get().is_none()));
     match response {
         Some(response) => answer::send(response, sending, receiver, verdict, asked).await,
         None => {

@@ -1,0 +1,102 @@
+//! A gateway process.
+
+use anyhow::{Context as _, Result, bail};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    child: Child,
+    /// Its admin interface.
+    pub admin: SocketAddr,
+}
+
+/// An address with a TCP and UDP port that nobody has.
+///
+/// # Errors
+/// When there is none.
+pub fn free() -> Result<SocketAddr> {
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        if UdpSocket::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts the program and waits until it serves what the control plane says.
+    ///
+    /// # Errors
+    /// When it does not within ten seconds.
+    pub async fn ready(program: &Path, xds: SocketAddr, workers: usize) -> Result<Self> {
+        let admin = free()?;
+        let mut command = Command::new(program);
+        command
+            .args(["--xds", &xds.to_string(), "--xds-mode", "sotw", "--node", "router~127.0.0.1~test.d~d.svc"])
+            .args(["--admin", &admin.to_string(), "--workers", &workers.to_string(), "--drain-seconds", "5"])
+            .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())])
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true);
+        let gateway = Self { child: command.spawn()?, admin };
+        for _ in 0..400 {
+            if matches!(gateway.ask("/ready").await, Ok((200, _))) {
+                return Ok(gateway);
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        bail!("the gateway was never ready")
+    }
+
+    /// A page of the admin interface: status and text.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask(&self, path: &str) -> Result<(u16, String)> {
+        let stream = TcpStream::connect(self.admin).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let request = http::Request::get(path).header("host", "admin").body(Empty::<bytes::Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        driver.abort();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// The sum of a counter over all its labels.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn counter(&self, name: &str) -> Result<f64> {
+        let (_, text) = self.ask("/metrics").await?;
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let lines = text.lines().filter(is_it);
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Asks it to stop; the future ends when it has.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn terminate(mut self) -> Result<std::process::ExitStatus> {
+        let pid = self.child.id().context("it has ended")?;
+        let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        if !asked.success() {
+            bail!("it cannot be asked to stop");
+        }
+        Ok(tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await??)
+    }
+}

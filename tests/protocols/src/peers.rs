@@ -1,0 +1,60 @@
+//! Programs of others: Python packages in environments of their own, below the target folder.
+
+use anyhow::{Context as _, Result, bail};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Set to anything but `0`, this leaves out the tests that need peers which cannot be had.
+pub const WITHOUT_PEERS: &str = "TOMBOLO_TESTS_WITHOUT_PEERS";
+
+/// Whether the user chose to leave out tests with such peers.
+#[must_use]
+pub fn left_out() -> bool {
+    std::env::var(WITHOUT_PEERS).is_ok_and(|value| !value.is_empty() && value != "0")
+}
+
+/// A Python with one package installed, such as `aioquic==1.3.0`.
+///
+/// # Errors
+/// When python3, its venv module or the package cannot be had. The text names the variable that leaves these tests out.
+pub fn python(package: &str) -> Result<PathBuf> {
+    install(package).with_context(|| {
+        format!("{package} could not be had; to leave out the tests that need it set {WITHOUT_PEERS}=1")
+    })
+}
+
+fn install(package: &str) -> Result<PathBuf> {
+    let name = package.replace("==", "-");
+    let peers = target_folder()?.join("peers");
+    fs::create_dir_all(&peers)?;
+    let home = peers.join(&name);
+    let (python, done) = (home.join("bin").join("python"), home.join("installed"));
+    // Tests run side by side; the lock lets one of them install and the others wait.
+    let lock = File::create(peers.join(format!("{name}.lock")))?;
+    lock.lock()?;
+    if !done.exists() {
+        let _ = fs::remove_dir_all(&home);
+        run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", package]))?;
+        File::create(done)?;
+    }
+    Ok(python)
+}
+
+/// The `target` folder in which this test was built.
+fn target_folder() -> Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    let found = executable.ancestors().find(|path| path.join("CACHEDIR.TAG").exists());
+    found.map(Path::to_path_buf).context("the test does not run from a cargo target folder")
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("could not start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Resources, as short as a test needs them.
+
+use crate::certificates::Leaf;
+use std::net::SocketAddr;
+use tombolo_controlplane_api::{
+    util::pack_any,
+    xds::{
+        envoy::{
+            config::{
+                cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
+                core::v3::{
+                    Address, DataSource, Http2ProtocolOptions, Http3ProtocolOptions, SocketAddress, TransportSocket,
+                    address, data_source::Specifier, socket_address, socket_address::PortSpecifier, transport_socket,
+                },
+                endpoint::v3::{
+                    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+                },
+                listener::v3::{Filter, FilterChain, Listener, QuicProtocolOptions, UdpListenerConfig, filter},
+                route::v3::{
+                    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
+                },
+            },
+            extensions::{
+                filters::{
+                    http::router::v3::Router,
+                    network::http_connection_manager::v3::{
+                        HttpConnectionManager, HttpFilter,
+                        http_connection_manager::{CodecType, RouteSpecifier},
+                        http_filter,
+                    },
+                },
+                transport_sockets::{
+                    quic::v3::{QuicDownstreamTransport, QuicUpstreamTransport},
+                    tls::v3::{
+                        CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate,
+                        UpstreamTlsContext, common_tls_context::ValidationContextType,
+                    },
+                },
+                upstreams::http::v3::{
+                    HttpProtocolOptions,
+                    http_protocol_options::{
+                        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    },
+                },
+            },
+        },
+        google::protobuf::Any,
+    },
+};
+
+fn address(socket: SocketAddr, udp: bool) -> Address {
+    let protocol = if udp { socket_address::Protocol::Udp } else { socket_address::Protocol::Tcp };
+    Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            protocol: protocol as i32,
+            address: socket.ip().to_string(),
+            port_specifier: Some(PortSpecifier::PortValue(u32::from(socket.port()))),
+            ..Default::default()
+        })),
+    }
+}
+
+fn text(text: &str) -> Option<DataSource> {
+    Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() })
+}
+
+fn socket(name: &str, config: Any) -> Option<TransportSocket> {
+    Some(TransportSocket { name: name.into(), config_type: Some(transport_socket::ConfigType::TypedConfig(config)) })
+}
+
+fn common(own: Option<&Leaf>, trust: Option<&str>) -> Option<CommonTlsContext> {
+    let certificate = |leaf: &Leaf| TlsCertificate {
+        certificate_chain: text(&leaf.chain),
+        private_key: text(&leaf.key),
+        ..Default::default()
+    };
+    let validation = |root: &str| {
+        ValidationContextType::ValidationContext(CertificateValidationContext {
+            trusted_ca: text(root),
+            ..Default::default()
+        })
+    };
+    Some(CommonTlsContext {
+        tls_certificates: own.map(certificate).into_iter().collect(),
+        validation_context_type: trust.map(validation),
+        ..Default::default()
+    })
+}
+
+/// TLS as server; with `trust`, clients must show a certificate of it.
+#[must_use]
+pub fn server_tls(own: &Leaf, trust: Option<&str>) -> DownstreamTlsContext {
+    DownstreamTlsContext {
+        common_tls_context: common(Some(own), trust),
+        require_client_certificate: trust.map(|_| true.into_value()),
+        ..Default::default()
+    }
+}
+
+trait IntoValue {
+    fn into_value(self) -> tombolo_controlplane_api::xds::google::protobuf::BoolValue;
+}
+
+impl IntoValue for bool {
+    fn into_value(self) -> tombolo_controlplane_api::xds::google::protobuf::BoolValue {
+        tombolo_controlplane_api::xds::google::protobuf::BoolValue { value: self }
+    }
+}
+
+/// A connection manager that sends everything to one cluster.
+#[must_use]
+pub fn manager(cluster: &str) -> HttpConnectionManager {
+    let action = RouteAction {
+        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.into())),
+        ..Default::default()
+    };
+    let route = Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(route_match::PathSpecifier::Prefix("/".into())),
+            ..Default::default()
+        }),
+        action: Some(route::Action::Route(action)),
+        ..Default::default()
+    };
+    let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes: vec![route], ..Default::default() };
+    HttpConnectionManager {
+        stat_prefix: "test".into(),
+        route_specifier: Some(RouteSpecifier::RouteConfig(RouteConfiguration {
+            name: "all".into(),
+            virtual_hosts: vec![host],
+            ..Default::default()
+        })),
+        http_filters: vec![HttpFilter {
+            name: "envoy.filters.http.router".into(),
+            config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(Router::default()))),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// A listener for HTTP/3.
+#[must_use]
+pub fn http3_listener(name: &str, at: SocketAddr, tls: DownstreamTlsContext, mut hcm: HttpConnectionManager) -> Any {
+    hcm.codec_type = CodecType::Http3 as i32;
+    let transport = QuicDownstreamTransport { downstream_tls_context: Some(tls), ..Default::default() };
+    let mut listener = listener(name, at, true, hcm);
+    listener.filter_chains[0].transport_socket = socket("envoy.transport_sockets.quic", pack_any(transport));
+    listener.udp_listener_config =
+        Some(UdpListenerConfig { quic_options: Some(QuicProtocolOptions::default()), ..Default::default() });
+    pack_any(listener)
+}
+
+/// A listener for HTTP/1 and HTTP/2 in plaintext.
+#[must_use]
+pub fn plain_listener(name: &str, at: SocketAddr, hcm: HttpConnectionManager) -> Any {
+    pack_any(listener(name, at, false, hcm))
+}
+
+fn listener(name: &str, at: SocketAddr, udp: bool, hcm: HttpConnectionManager) -> Listener {
+    let filter = Filter {
+        name: "envoy.filters.network.http_connection_manager".into(),
+        config_type: Some(filter::ConfigType::TypedConfig(pack_any(hcm))),
+    };
+    Listener {
+        name: name.into(),
+        address: Some(address(at, udp)),
+        filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+/// A cluster of one endpoint that speaks HTTP/2 in plaintext.
+#[must_use]
+pub fn http2_cluster(name: &str, at: SocketAddr) -> Any {
+    pack_any(cluster(name, at, ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())))
+}
+
+/// A cluster of one endpoint that speaks HTTP/3 and shows a certificate of `trust`.
+#[must_use]
+pub fn http3_cluster(name: &str, at: SocketAddr, sni: &str, trust: &str) -> Any {
+    let mut cluster = cluster(name, at, ProtocolConfig::Http3ProtocolOptions(Http3ProtocolOptions::default()));
+    let tls =
+        UpstreamTlsContext { common_tls_context: common(None, Some(trust)), sni: sni.into(), ..Default::default() };
+    let transport = QuicUpstreamTransport { upstream_tls_context: Some(tls) };
+    cluster.transport_socket = socket("envoy.transport_sockets.quic", pack_any(transport));
+    pack_any(cluster)
+}
+
+fn cluster(name: &str, at: SocketAddr, version: ProtocolConfig) -> Cluster {
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(version),
+        })),
+        ..Default::default()
+    };
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address(at, false)),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    Cluster {
+        name: name.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        typed_extension_protocol_options: [(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(),
+            pack_any(options),
+        )]
+        .into(),
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: name.into(),
+            endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

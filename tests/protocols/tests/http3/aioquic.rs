@@ -1,0 +1,36 @@
+//! aioquic as the client: what must work, and every broken rule with the end that it asks for.
+
+use super::World;
+use tokio::process::Command;
+use tombolo_tests_protocols::peers;
+
+/// The version that the script is written against.
+const PACKAGE: &str = "aioquic==1.3.0";
+/// Cases that the script has at least; fewer would say that it ended early.
+const CASES: usize = 120;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_independent_client_agrees() {
+    if peers::left_out() {
+        return;
+    }
+    let python = tokio::task::spawn_blocking(|| peers::python(PACKAGE)).await.unwrap().unwrap();
+    let world = World::start(2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.pem");
+    std::fs::write(&root, &world.authority.root).unwrap();
+    let output = Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/http3.py"))
+        .args([world.at.ip().to_string(), world.at.port().to_string()])
+        .arg(&root)
+        .output()
+        .await
+        .unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let cases: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<_> = cases.iter().filter(|case| case["ok"] != true).collect();
+    assert!(failed.is_empty(), "{} of {} cases failed: {failed:#?}\n{errors}", failed.len(), cases.len());
+    assert!(output.status.success() && cases.len() >= CASES, "{} cases, {}\n{errors}", cases.len(), output.status);
+    assert_eq!(cases.last().unwrap()["case"], "end");
+    assert_eq!(world.gateway.counter("tombolo_gateway_panics_total").await.unwrap(), 0.0);
+}

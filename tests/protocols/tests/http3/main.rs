@@ -1,0 +1,48 @@
+//! HTTP/3 through a gateway: with clients made of other libraries, well behaved and not.
+#![allow(clippy::unwrap_used)]
+
+mod aioquic;
+mod client;
+mod serving;
+
+use std::path::Path;
+use tombolo_controlplane_api::xds::google::protobuf::Any;
+use tombolo_tests_protocols::{
+    ads::Ads,
+    certificates::{Authority, Leaf},
+    gateway::{Gateway, free},
+    origin::Origin,
+    resources,
+};
+
+/// The program under test.
+const GATEWAY: &str = env!("CARGO_BIN_EXE_tombolo-protocols-gateway");
+
+/// A gateway that serves HTTP/3 before an origin.
+struct World {
+    gateway: Gateway,
+    at: std::net::SocketAddr,
+    authority: Authority,
+    _ads: Ads,
+    _origin: Origin,
+}
+
+impl World {
+    async fn start(workers: usize) -> Self {
+        Self::with(workers, |at, own, _| {
+            resources::http3_listener("h3", at, resources::server_tls(own, None), resources::manager("origin"))
+        })
+        .await
+    }
+
+    async fn with(workers: usize, listener: impl Fn(std::net::SocketAddr, &Leaf, &Authority) -> Any) -> Self {
+        let authority = Authority::new().unwrap();
+        let own = authority.sign(&["localhost", "127.0.0.1"]).unwrap();
+        let origin = Origin::start().await.unwrap();
+        let at = free().unwrap();
+        let cluster = resources::http2_cluster("origin", origin.address);
+        let ads = Ads::start(vec![cluster, listener(at, &own, &authority)]).await.unwrap();
+        let gateway = Gateway::ready(Path::new(GATEWAY), ads.address, workers).await.unwrap();
+        Self { gateway, at, authority, _ads: ads, _origin: origin }
+    }
+}
