@@ -1,3 +1,5 @@
+//! Tests of heads: what a list of fields may say, and what is refused.
+
 use super::{Collector, Flaw, HeadLimits, Part, RequestHead};
 use crate::field::Name;
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Tests of HPACK: the vectors of RFC 7541, bounds, and that both halves understand each other.
+
 use super::{Decoder, Encoder, Pseudo, huffman, integer};
 use crate::head::{Collector, HeadLimits, Part};
 use bytes::{Bytes, BytesMut};

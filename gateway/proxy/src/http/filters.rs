@@ -46,7 +46,7 @@ enum State {
 }
 
 enum Step {
-    Encode(Encoder),
+    Encode(Box<Encoder>),
     Decode(Decoder),
     FromText(FromText),
     ToWeb(ToWeb),
@@ -62,7 +62,7 @@ pub(crate) struct Malformed;
 pub(crate) fn wrap(recodes: &Recodes, mut body: Incoming, fault: Kind) -> Incoming {
     for recode in recodes {
         let step = match *recode {
-            Recode::Compress(coder) => Step::Encode(Encoder::new(coder)),
+            Recode::Compress(coder) => Step::Encode(Box::new(Encoder::new(coder))),
             Recode::Decompress(coding, most) => Step::Decode(Decoder::new(coding, most)),
             Recode::FromText => Step::FromText(FromText::default()),
             Recode::ToWeb(text) => Step::ToWeb(ToWeb::new(text)),

@@ -1,3 +1,5 @@
+//! Tests of protocol errors: each with its code and its scope.
+
 use super::*;
 
 /// What must become of a connection that is fed these frames after a GET on stream 1 was opened without its end.

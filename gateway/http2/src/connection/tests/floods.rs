@@ -1,3 +1,5 @@
+//! Tests of floods: what costs the sender little must not cost us much.
+
 use super::*;
 
 /// Feeds `bytes` until the connection ends; says after how many times and with which code.

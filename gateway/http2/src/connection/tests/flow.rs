@@ -1,3 +1,5 @@
+//! Tests of flow control and of limits on streams.
+
 use super::*;
 
 fn open_response(own: Settings, client_says: &[(u16, u32)]) -> (Bench, Stream) {

@@ -1,3 +1,5 @@
+//! Tests of both roles against each other, with random actions.
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
