@@ -306,7 +306,6 @@ fn fields() -> Scenario {
         "DOWNSTREAM_PEER_URI_SAN",
         "REQ(X-NONE)",
         "UPSTREAM_CLUSTER",
-        "REQ_WITHOUT_QUERY(:PATH)",
         "ENVIRONMENT(NO_SUCH_VARIABLE)",
         "HOSTNAME",
         "METADATA(ROUTE:meta:key)",
@@ -315,6 +314,7 @@ fn fields() -> Scenario {
         "STREAM_ID",
         "PATH(NQ)",
         "PATH(WQ)",
+        "REQ_WITHOUT_QUERY(:PATH)",
     ];
     let add = |names: &[&str]| -> Vec<Value> {
         let named = names.iter().enumerate();
@@ -352,7 +352,7 @@ fn fields() -> Scenario {
     let mut hosts = Vec::new();
     let mut cases: Vec<Case> = Vec::new();
     let routes = vec![
-        one(0, "/up", "request_headers_to_add", add(&operators[..17])),
+        one(0, "/up", "request_headers_to_add", add(&operators[..16])),
         one(1, "/down", "response_headers_to_add", add(&answers[..7])),
         one(2, "/actions-up", "request_headers_to_add", actions()),
         one(3, "/actions-down", "response_headers_to_add", actions()),
@@ -372,10 +372,10 @@ fn fields() -> Scenario {
     let cluster_meta = json!({"metadata": {"filter_metadata": {"meta": {"key": "of the cluster"}}}});
     let mut resources =
         vec![listener(0, vec![chain(hcm_hosts(hosts, json!({})))], json!({})), cluster("c", &["$b0"], cluster_meta)];
-    let rest = operators[17..].iter().map(|op| (*op, "request_headers_to_add"));
+    let rest = operators[16..].iter().map(|op| (*op, "request_headers_to_add"));
     let rest: Vec<(&'static str, &str)> =
         rest.chain(answers[7..].iter().map(|op| (*op, "response_headers_to_add"))).collect();
-    for (n, (operator, key)) in (1u16..).zip(rest.into_iter().take(8)) {
+    for (n, (operator, key)) in (1u16..).zip(rest.into_iter().take(9)) {
         let route = one(usize::from(n), "/", key, add(&[operator]));
         let host = json!({"name": "any", "domains": ["*"], "routes": [route]});
         resources.push(listener(n, vec![chain(hcm_hosts(vec![host], json!({})))], json!({})));
