@@ -4,7 +4,9 @@
 //! wait for either. Never decides whether a request is tried again. HTTP/1 connections are driven by whoever leases them,
 //! HTTP/2 connections by tasks of the worker; a connection that ends takes itself out of the books.
 
-use super::connect::{self, Peer, Target};
+mod http3;
+
+use super::connect::{self, Target};
 use crate::{
     codec::{
         Http3Sender, Incoming, SendError, Switched, Upgrade,
@@ -13,7 +15,6 @@ use crate::{
     },
     http::body::Body,
     net::stream::Stream,
-    quic,
     telemetry::ends::OtherEnd,
 };
 use http::Response;
@@ -384,7 +385,7 @@ impl Drop for Books {
 /// Opens one connection for a pool and enters it into the pool's books.
 async fn open(pool: Rc<Pool>, permit: Permit) {
     if pool.settings.version == Version::Http3 {
-        return open_http3(pool, permit).await;
+        return http3::open(pool, permit).await;
     }
     let outcome = connect(&pool).await;
     pool.connecting.set(pool.connecting.get().saturating_sub(1));
@@ -435,50 +436,6 @@ async fn open_http2(pool: Rc<Pool>, conn: Rc<Conn>, stream: Stream, books: Books
     drop(pool);
     driver.await;
     drop(books);
-}
-
-/// The same over QUIC.
-async fn open_http3(pool: Rc<Pool>, permit: Permit) {
-    let outcome = connect_quic(&pool).await;
-    pool.connecting.set(pool.connecting.get().saturating_sub(1));
-    let connection = match outcome {
-        Ok(connection) => connection,
-        Err(failure) => {
-            drop(permit);
-            return failed(&pool, &failure);
-        }
-    };
-    pool.open.set(pool.open.get() + 1);
-    pool.watch.opened();
-    let conn = Rc::new(Conn {
-        local: connection.local_ip().map(|ip| SocketAddr::new(ip, 0)),
-        remote: Some(connection.remote_address()),
-        end: None,
-        tls_version: "TLSv1.3",
-        tls_cipher: "",
-        served: Cell::new(0),
-        streams: Cell::new(0),
-        retired: Cell::new(false),
-        opened: Instant::now(),
-    });
-    let books =
-        Books { pool: Rc::downgrade(&pool), watch: pool.watch.clone(), conn: conn.clone(), permit: Some(permit) };
-    let (sender, driver) = Http3Sender::begin(connection, pool.settings.max_head);
-    pool.hand_fresh(&conn, Sender::Http3(sender));
-    pool.hand_over();
-    pool.connect_if_needed();
-    drop(pool);
-    driver.await;
-    drop(books);
-}
-
-async fn connect_quic(pool: &Pool) -> Result<quinn::Connection, Failure> {
-    let (Target { peer: Peer::Tcp(to), tls: Some((context, name)), from, timeout, .. }, settings) =
-        (&pool.target, &pool.settings)
-    else {
-        return Err(Failure::new(Kind::ConnectFailure).with_reason("QUIC needs an address and TLS"));
-    };
-    quic::upstream::open(*to, *from, context, name, &settings.http3, *timeout).await
 }
 
 /// A connection, and whether it is to speak HTTP/2.
