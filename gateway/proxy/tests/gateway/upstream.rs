@@ -314,7 +314,7 @@ async fn an_aggregate_fails_over_to_its_next_member() {
     let (one, two) = (Moody::start("one").await, Moody::start("two").await);
     let clusters = [aggregate(&["b", "nowhere", "c"]), checked(cluster("b"), http_check()), cluster("c")];
     let loads = [endpoints("b", &[one.address]), endpoints("c", &[two.address])];
-    let (ads, _gateway, at) = behind(clusters, loads, &[]).await;
+    let (ads, _gateway, at) = Box::pin(behind(clusters, loads, &[])).await;
     only(at, "one").await;
     one.health.store(500, SeqCst);
     only(at, "two").await;
