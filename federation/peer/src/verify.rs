@@ -12,8 +12,8 @@ use rustls::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
-use tombolo_federation_identity::{Check, verify};
 pub use tombolo_federation_identity::claimed_identity;
+use tombolo_federation_identity::{Check, verify};
 pub(crate) use tombolo_federation_identity::{End, NotTrusted};
 use tombolo_federation_model::{Identity, TrustDomain};
 use webpki::anchor_from_trusted_cert;

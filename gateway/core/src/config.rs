@@ -133,12 +133,7 @@ impl Config {
 
     /// The routes for a request with these headers: as [`route_table`](Self::route_table), or those of its scope.
     #[must_use]
-    pub fn routes_for<'a>(
-        &'a self,
-        hcm: &'a Hcm,
-        authority: &str,
-        headers: &HeaderMap,
-    ) -> Option<&'a Arc<RouteTable>> {
+    pub fn routes_for<'a>(&'a self, hcm: &'a Hcm, authority: &str, headers: &HeaderMap) -> Option<&'a Arc<RouteTable>> {
         let RouteSource::Scoped(scoped) = &hcm.routes else { return self.route_table(hcm) };
         match &scoped.find(&self.scopes, authority, headers)?.routes {
             ScopeTable::Inline(table) => Some(table),

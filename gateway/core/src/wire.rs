@@ -49,8 +49,9 @@ use any::{At as _, Decoded};
 use std::sync::Arc;
 use tombolo_controlplane_api::xds::envoy::{
     config::{
-        cluster::v3::Cluster as ClusterMessage, endpoint::v3::ClusterLoadAssignment,
+        cluster::v3::Cluster as ClusterMessage,
         core::v3::TypedExtensionConfig,
+        endpoint::v3::ClusterLoadAssignment,
         listener::v3::Listener as ListenerMessage,
         route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost},
     },

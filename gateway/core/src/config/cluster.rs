@@ -3,7 +3,8 @@
 //! Owns the types. Used by `balance`, `breaker`, `outlier`, `attempt` and the I/O layer.
 
 use super::{
-    CircuitBreakers, ClusterLoad, HealthCheck, Http3Settings, LbSettings, Metadata, OutlierDetection, UpstreamTls, Value,
+    CircuitBreakers, ClusterLoad, HealthCheck, Http3Settings, LbSettings, Metadata, OutlierDetection, UpstreamTls,
+    Value,
 };
 use std::{
     net::{IpAddr, SocketAddr},

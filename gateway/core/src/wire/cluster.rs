@@ -27,8 +27,7 @@ use tombolo_controlplane_api::xds::{
             clusters::{aggregate::v3 as aggregate, dns::v3::DnsCluster, dynamic_forward_proxy::v3 as forward},
             transport_sockets::{
                 internal_upstream::v3::InternalUpstreamTransport, proxy_protocol::v3::ProxyProtocolUpstreamTransport,
-                quic::v3::QuicUpstreamTransport,
-                raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext,
+                quic::v3::QuicUpstreamTransport, raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext,
             },
             upstreams::http::v3::HttpProtocolOptions,
         },

@@ -18,9 +18,9 @@ use tombolo_controlplane_api::xds::{
             common::fault::v3 as common,
             http::{
                 buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, decompressor::v3 as decompressor,
-                dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats, on_demand::v3::OnDemand,
+                dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
                 grpc_web::v3 as grpc_web, header_mutation::v3 as mutation, health_check::v3 as health_check,
-                local_ratelimit::v3 as limit, rbac::v3 as access, router::v3 as router,
+                local_ratelimit::v3 as limit, on_demand::v3::OnDemand, rbac::v3 as access, router::v3 as router,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },

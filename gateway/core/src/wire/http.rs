@@ -6,8 +6,8 @@ use super::{
     filter, local_reply, log, protocol, route, scope, tracing,
 };
 use crate::config::{
-    Codec, EscapedSlashes, FetchTimeout, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping, RequestId,
-    RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
+    Codec, EscapedSlashes, FetchTimeout, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping,
+    RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
 };
 use crate::head::Scheme;
 use http::HeaderValue;

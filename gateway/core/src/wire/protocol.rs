@@ -194,12 +194,13 @@ pub(super) fn quic(message: core::QuicProtocolOptions) -> Decoded<Http3Settings>
     refuse!(connection_options, client_connection_options, connection_migration, max_packet_length, enable_scone);
     // Hints about one implementation's inner life.
     let _ = (num_timeouts_to_trigger_port_migration, client_packet_writer, memory_reduction_timeout);
-    let bounded = |value: Option<tombolo_controlplane_api::xds::google::protobuf::UInt32Value>, most: u32, field: &str| {
-        match value.map(|value| value.value) {
-            Some(value) if value == 0 || value > most => Err(Refusal::new(field, format!("{value}"))),
-            fine => Ok(fine),
-        }
-    };
+    let bounded =
+        |value: Option<tombolo_controlplane_api::xds::google::protobuf::UInt32Value>, most: u32, field: &str| {
+            match value.map(|value| value.value) {
+                Some(value) if value == 0 || value > most => Err(Refusal::new(field, format!("{value}"))),
+                fine => Ok(fine),
+            }
+        };
     let keepalive = connection_keepalive.unwrap_or_default();
     let idle = opt_duration(idle_network_timeout.as_ref(), "idle_network_timeout")?;
     if idle.is_some_and(|idle| !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&idle)) {

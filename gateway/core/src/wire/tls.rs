@@ -6,8 +6,8 @@ use super::{
     matcher,
 };
 use crate::config::{
-    Bundle, Certificate, DownstreamTls, FetchTimeout, PrivateKey, SanKind, SanMatcher, Secret, SecretRef, SecretSource, TlsCommon,
-    TlsVersion, UpstreamTls, Validation, ValidationSource,
+    Bundle, Certificate, DownstreamTls, FetchTimeout, PrivateKey, SanKind, SanMatcher, Secret, SecretRef, SecretSource,
+    TlsCommon, TlsVersion, UpstreamTls, Validation, ValidationSource,
 };
 use bytes::Bytes;
 use prost::Name as _;

@@ -110,15 +110,8 @@ pub(crate) async fn forward(
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
         return Ok(Passed::Done(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await));
     }
-    let ask = Ask {
-        exchange,
-        forward: &forward,
-        head: &head,
-        source: source.as_ref(),
-        cluster: &cluster,
-        upstream,
-        live,
-    };
+    let ask =
+        Ask { exchange, forward: &forward, head: &head, source: source.as_ref(), cluster: &cluster, upstream, live };
     let done = tries::run(&ask).await;
     match done {
         Done::Failed(failure, after) => {

@@ -9,13 +9,17 @@ use super::{
     on_demand, reply,
     response::Outgoing,
 };
-use crate::{codec::{Arrived, Incoming}, telemetry::labels::Role, upstream::keeper::Live};
+use crate::{
+    codec::{Arrived, Incoming},
+    telemetry::labels::Role,
+    upstream::keeper::Live,
+};
 use http::Response;
 use std::{rc::Rc, sync::Arc};
 use tombolo_gateway_core::{
+    config::ClusterChoice,
     config::RouteTable,
     decide::{Moment, decide},
-    config::ClusterChoice,
     decision::{Cause, Decision, Reply},
     failure::{Failure, Flag, Kind},
     filter::enter,
@@ -119,7 +123,8 @@ async fn answered(exchange: &Rc<Exchange>, head: Head, answer: Reply) -> Respons
         known.head = Some(head);
         // Refused on the way to a cluster, as far as a log can tell.
         if let Cause::Failure(Failure { kind: Kind::UpgradeRefused, .. }) = &answer.cause
-            && let Some(ClusterChoice::One(cluster)) = answer.matched.as_ref().and_then(|m| m.action()).map(|a| &a.cluster)
+            && let Some(ClusterChoice::One(cluster)) =
+                answer.matched.as_ref().and_then(|m| m.action()).map(|a| &a.cluster)
         {
             known.cluster = exchange.downstream.worker.cluster(cluster);
         }

@@ -344,8 +344,7 @@ async fn one_try(
     };
     let (mut left, begun) = (STALE, Instant::now());
     loop {
-        let mut lease =
-            endpoint.lease(&downstream.worker.around, ask.live, &upstream, &wish).await.map_err(unsent)?;
+        let mut lease = endpoint.lease(&downstream.worker.around, ask.live, &upstream, &wish).await.map_err(unsent)?;
         opened.set(true);
         let body = ask.source.map_or(Body::Empty, |source| {
             let trailers = lease.is_http2() || upstream.cluster.http.http1.enable_trailers;

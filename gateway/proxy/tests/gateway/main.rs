@@ -4,9 +4,9 @@
 mod ads;
 mod build;
 mod client;
-mod moody;
 mod dns;
 mod docs;
+mod moody;
 mod origin;
 mod process;
 
