@@ -250,7 +250,8 @@ impl Pool {
     fn connect_if_needed(self: &Rc<Self>) {
         let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
         // HTTP/2: one connection serves many; another is opened only when those there are full.
-        let wanted = if matches!(self.settings.version, Version::Http2 | Version::Http3) { waiting.min(1) } else { waiting };
+        let wanted =
+            if matches!(self.settings.version, Version::Http2 | Version::Http3) { waiting.min(1) } else { waiting };
         while self.connecting.get() < wanted {
             let permit = match self.breakers.acquire(Resource::Connections) {
                 Some(permit) => permit,
