@@ -47,6 +47,12 @@ impl Head {
         split_query(&self.path).0
     }
 
+    /// The connection or stream is to become something else: an upgrade of HTTP/1, an extended CONNECT of the others.
+    #[must_use]
+    pub fn is_upgrade(&self) -> bool {
+        !self.upgrade.is_empty() && self.upgrade != "CONNECT"
+    }
+
     /// True for gRPC: `content-type` is `application/grpc` or begins with `application/grpc+`.
     #[must_use]
     pub fn is_grpc(&self) -> bool {

@@ -35,6 +35,8 @@ mod tracing;
 mod types;
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod upstream_tests;
@@ -88,7 +90,11 @@ pub fn decode(kind: Kind, name: &str, body: &[u8]) -> Result<Resource, Refusal> 
 fn decode_as(kind: Kind, name: &str, body: &[u8]) -> Decoded<Resource> {
     Ok(match kind {
         Kind::Cluster => Resource::Cluster(Arc::new(cluster::cluster(any::decode::<ClusterMessage>(body)?)?)),
-        Kind::Load => Resource::Load(Arc::new(load::assignment(any::decode::<ClusterLoadAssignment>(body)?)?)),
+        Kind::Load => {
+            let load = load::assignment(any::decode::<ClusterLoadAssignment>(body)?)?;
+            load::only_addresses(&load)?;
+            Resource::Load(Arc::new(load))
+        }
         Kind::Listener => Resource::Listener(Arc::new(listener::listener(any::decode::<ListenerMessage>(body)?)?)),
         Kind::Routes => Resource::Routes(Arc::new(route::table(any::decode::<RouteConfiguration>(body)?)?)),
         Kind::Secret => {

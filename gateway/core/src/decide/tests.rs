@@ -8,6 +8,7 @@ use crate::{
 };
 use tombolo_controlplane_api::xds::{
     envoy::config::route::v3::{self as pb, route_match::PathSpecifier as P},
+    envoy::r#type::v3::FractionalPercent,
     google::protobuf::{Duration as PbDuration, UInt32Value},
 };
 
@@ -236,6 +237,7 @@ fn preflights_are_answered_and_origins_allowed() {
     let Decision::Reply(reply) = ask(&preflight) else { panic!("forwarded") };
     assert_eq!((reply.status.as_u16(), reply.cause.details().as_str()), (200, "cors_response"));
     assert_eq!(reply.headers["access-control-allow-methods"], "GET");
+    assert_eq!(reply.headers["access-control-expose-headers"], "x-e");
     let Decision::Forward(forward) = ask(&head("/", &[("origin", "https://a.test")])) else { panic!("answered") };
     let names: Vec<_> = forward.response_headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
@@ -336,7 +338,7 @@ fn runtime_wins_over_what_is_written() {
     let mut canary = route_to("c", prefix());
     canary.r#match.as_mut().unwrap().runtime_fraction =
         Some(tombolo_controlplane_api::xds::envoy::config::core::v3::RuntimeFractionalPercent {
-            default_value: None,
+            default_value: Some(FractionalPercent::default()),
             runtime_key: "canary".into(),
         });
     let table = table(&table_message("t", &["*"], vec![canary, split]));

@@ -77,7 +77,9 @@ pub(super) const fn row(kind: Kind) -> Row {
             client("transfer_encoding", 501, "http1.invalid_transfer_encoding", "Not Implemented")
                 .flag(Flag::DownstreamProtocolError)
         }
-        Kind::VersionTooLow => client("version_too_low", 426, "low_version", "Upgrade Required"),
+        Kind::VersionTooLow => {
+            client("version_too_low", 426, "low_version", "Upgrade Required").flag(Flag::DownstreamProtocolError)
+        }
         Kind::MissingHost => client("missing_host", 400, "missing_host_header", ""),
         Kind::MissingPath => client("missing_path", 404, "missing_path_rejected", ""),
         Kind::AbsolutePath => client("absolute_path", 404, "absolute_path_rejected", ""),

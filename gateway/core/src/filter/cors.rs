@@ -56,6 +56,8 @@ fn answer(cors: &Cors, origin: &HeaderValue, head: &Head) -> HeaderMap {
     put(header::ACCESS_CONTROL_ALLOW_METHODS, cors.allow_methods.as_ref());
     put(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.allow_headers.as_ref());
     put(header::ACCESS_CONTROL_MAX_AGE, cors.max_age.as_ref());
+    // Means nothing here, but Envoy's answers to preflights pass through what adds it.
+    put(header::ACCESS_CONTROL_EXPOSE_HEADERS, cors.expose_headers.as_ref());
     let private = cors.allow_private_network
         && head.headers.get(names::PRIVATE_NETWORK_REQUESTED).is_some_and(|asked| asked == "true");
     put(names::PRIVATE_NETWORK_ALLOWED, private.then_some(&yes));

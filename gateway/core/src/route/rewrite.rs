@@ -48,7 +48,8 @@ pub fn rewritten_path(route: &Route, rewrite: &PathRewrite, head: &Head, facts: 
             let rest = path.get(route.matched_part(path).len()..).unwrap_or_default();
             format!("{prefix}{rest}")
         }
-        PathRewrite::Regex(rewrite) => replace_all(rewrite, path),
+        // Without a path there is no request: what leaves none leaves it as it was.
+        PathRewrite::Regex(rewrite) => Some(replace_all(rewrite, path)).filter(|path| !path.is_empty())?,
         PathRewrite::Template(parts) => from_template(route, parts, path)?,
         PathRewrite::Format(format) => {
             let whole = String::from_utf8(format.render(facts)).ok()?;

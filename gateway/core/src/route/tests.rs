@@ -162,6 +162,18 @@ fn templates_capture_segments() {
 }
 
 #[test]
+fn a_path_is_never_rewritten_to_nothing() {
+    let table = table(&table_message("t", &["*"], vec![route_to("c", P::Prefix("/".into()))]));
+    let pattern = crate::config::Regex::parse("^/empty").unwrap();
+    let rewrite = crate::config::RegexRewrite { pattern, substitution: "".into() };
+    let rewrite = crate::config::PathRewrite::Regex(Box::new(rewrite));
+    let path = |path: &str| {
+        rewritten_path(&table.hosts[0].routes[0], &rewrite, &head(path, &[]), &crate::format::Facts::default())
+    };
+    assert_eq!((path("/empty?a"), path("/empty/b").as_deref()), (None, Some("/b")));
+}
+
+#[test]
 fn substitutions_replace_every_match() {
     let rewrite = |pattern: &str, substitution: &str, text: &str| {
         let pattern = crate::config::Regex::parse(pattern).unwrap();

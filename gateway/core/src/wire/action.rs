@@ -2,7 +2,10 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, header_name, header_value, opt_duration, refuse, structure, timeout, u32_or, unpack},
+    any::{
+        At, Decoded, bool_or, filled, header_name, header_value, one_line, opt_duration, refuse, structure, timeout,
+        u32_or, unpack,
+    },
     filter, header, matcher, retry, route,
 };
 use crate::{
@@ -139,6 +142,7 @@ impl Rewrites {
         if several.into_iter().filter(|set| *set).count() > 1 {
             return Err(Refusal::new("prefix_rewrite", "more than one way to rewrite the path"));
         }
+        one_line(&prefix_rewrite).at("prefix_rewrite")?;
         if let Some(rewrite) = regex_rewrite {
             return Ok(PathRewrite::Regex(Box::new(matcher::rewrite(rewrite).at("regex_rewrite")?)));
         }
@@ -182,7 +186,7 @@ fn host_rewrite(specifier: Option<ra::HostRewriteSpecifier>) -> Decoded<HostRewr
 
 fn cluster(specifier: Option<ra::ClusterSpecifier>) -> Decoded<ClusterChoice> {
     Ok(match specifier {
-        Some(ra::ClusterSpecifier::Cluster(name)) => ClusterChoice::One(name.into()),
+        Some(ra::ClusterSpecifier::Cluster(name)) => ClusterChoice::One(filled(name).at("cluster")?.into()),
         Some(ra::ClusterSpecifier::ClusterHeader(name)) => {
             ClusterChoice::Header(header_name(&name).at("cluster_header")?)
         }
@@ -243,7 +247,7 @@ fn cluster_weight(message: wc::ClusterWeight) -> Decoded<ClusterWeight> {
     Ok(ClusterWeight {
         name: name.into(),
         header: if cluster_header.is_empty() { None } else { Some(header_name(&cluster_header).at("cluster_header")?) },
-        weight: u32_or(weight, 0),
+        weight: weight.ok_or_else(|| Refusal::new("weight", "missing"))?.value,
         metadata_match: subset(metadata_match.as_ref()).at("metadata_match")?,
         request_headers: route::request_changes(request_headers_to_add, &request_headers_to_remove)?,
         response_headers: route::response_changes(response_headers_to_add, &response_headers_to_remove)?,
@@ -278,10 +282,14 @@ fn mirror(message: ra::RequestMirrorPolicy) -> Decoded<Mirror> {
     } = message;
     // Copies are not traced apart, so there is nothing to decide about.
     let _ = trace_sampled;
+    if cluster.is_empty() == cluster_header.is_empty() {
+        return Err(Refusal::new("cluster", "either cluster or cluster_header is needed"));
+    }
+    let share = matcher::runtime_share(runtime_fraction, None).at("runtime_fraction")?;
     Ok(Mirror {
         cluster: cluster.into(),
         header: if cluster_header.is_empty() { None } else { Some(header_name(&cluster_header).at("cluster_header")?) },
-        share: matcher::runtime_share(runtime_fraction, None).unwrap_or_else(Fraction::always),
+        share: share.unwrap_or_else(Fraction::always),
         keep_host: disable_shadow_host_suffix_append,
         headers: header::mutations(request_headers_mutations, "request_headers_mutations")?,
         host: route::literal_host(&host_rewrite_literal, "host_rewrite_literal")?,
@@ -298,14 +306,16 @@ fn hash(message: ra::HashPolicy) -> Decoded<HashPolicy> {
             HashSource::Header(header_name(name).at("header.header_name")?, rewrite.map(Box::new))
         }
         Some(P::Cookie(cookie)) => HashSource::Cookie {
-            name: cookie.name.into(),
+            name: filled(cookie.name).at("cookie.name")?.into(),
             ttl: opt_duration(cookie.ttl.as_ref(), "cookie.ttl")?,
             path: cookie.path.into(),
             attributes: cookie.attributes.into_iter().map(|a| (a.name.into(), a.value.into())).collect(),
         },
         Some(P::ConnectionProperties(properties)) if properties.source_ip => HashSource::SourceIp,
         Some(P::ConnectionProperties(_)) => return Err(Refusal::new("connection_properties", "names no property")),
-        Some(P::QueryParameter(parameter)) => HashSource::Query(parameter.name.into()),
+        Some(P::QueryParameter(parameter)) => {
+            HashSource::Query(filled(parameter.name).at("query_parameter.name")?.into())
+        }
         Some(P::FilterState(_)) => return Err(Refusal::unsupported("filter_state")),
         None => return Err(Refusal::new("policy_specifier", "missing")),
     };
@@ -319,8 +329,9 @@ fn upgrade(message: ra::UpgradeConfig) -> Decoded<UpgradeOverride> {
     {
         return Err(Refusal::unsupported("connect_config.proxy_protocol_config"));
     }
+    one_line(&upgrade_type).at("upgrade_type")?;
     Ok(UpgradeOverride {
-        upgrade: Upgrade { kind: upgrade_type.into(), enabled: bool_or(enabled, true) },
+        upgrade: Upgrade { kind: filled(upgrade_type).at("upgrade_type")?.into(), enabled: bool_or(enabled, true) },
         terminate_connect: connect_config.is_some(),
         allow_post: connect_config.is_some_and(|config| config.allow_post),
     })

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, port, refuse, u32_or},
+    any::{At, Decoded, filled, port, refuse, u32_or},
 };
 use crate::config::{Address, Cidr, EndpointAddress};
 use ipnet::IpNet;
@@ -24,10 +24,11 @@ pub(super) fn host_and_port(address: core::SocketAddress) -> Decoded<(String, u1
     // An IPv6 wildcard socket takes IPv4 as well where the platform does; nothing to do for `ipv4_compat`.
     let _ = ipv4_compat;
     refuse!(protocol, resolver_name, network_namespace_filepath);
+    let address = filled(address).at("address")?;
     match port_specifier {
         Some(PortSpecifier::PortValue(value)) => Ok((address, port(value).at("port_value")?)),
         Some(PortSpecifier::NamedPort(_)) => Err(Refusal::unsupported("named_port")),
-        None => Ok((address, 0)),
+        None => Err(Refusal::new("port_value", "missing")),
     }
 }
 

@@ -116,6 +116,46 @@ pub(crate) fn type_name(any: &pb::Any) -> &str {
     any.type_url.rsplit_once('/').map_or(any.type_url.as_str(), |(_, name)| name)
 }
 
+/// A text that must not be empty.
+pub(crate) fn filled(text: String) -> Result<String, String> {
+    if text.is_empty() { Err("empty".to_owned()) } else { Ok(text) }
+}
+
+/// A text that may go into a header or a request line.
+pub(crate) fn one_line(text: &str) -> Result<(), String> {
+    match text.bytes().find(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+        Some(byte) => Err(format!("has the control character {byte:#04x}")),
+        None => Ok(()),
+    }
+}
+
+/// The value of an enum; one that nobody knows is refused, not taken for the default.
+pub(crate) fn known<E: TryFrom<i32>>(value: i32) -> Result<E, String> {
+    E::try_from(value).map_err(|_| format!("{value} is not known"))
+}
+
+/// A wrapped number that may be absent, within bounds.
+pub(crate) fn within(
+    value: Option<pb::UInt32Value>,
+    bounds: std::ops::RangeInclusive<u32>,
+    field: &str,
+) -> Decoded<Option<u32>> {
+    match value.map(|value| value.value) {
+        Some(number) if !bounds.contains(&number) => {
+            Err(Refusal::new(field, format!("{number} is not from {} to {}", bounds.start(), bounds.end())))
+        }
+        fine => Ok(fine),
+    }
+}
+
+/// A duration of more than no time.
+pub(crate) fn some_time(value: &pb::Duration) -> Result<Duration, String> {
+    match duration(value)? {
+        Duration::ZERO => Err("no time".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// A duration; negative ones and those out of range are refused.
 pub(crate) fn duration(duration: &pb::Duration) -> Result<Duration, String> {
     match (u64::try_from(duration.seconds), u32::try_from(duration.nanos)) {

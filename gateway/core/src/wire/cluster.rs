@@ -214,7 +214,11 @@ impl Sources<'_> {
         match kind {
             None => Ok(Discovery::Static(self.load()?)),
             Some(ClusterDiscoveryType::Type(kind)) => match DiscoveryType::try_from(kind) {
-                Ok(DiscoveryType::Static) => Ok(Discovery::Static(self.load()?)),
+                Ok(DiscoveryType::Static) => {
+                    let load = self.load()?;
+                    load::only_addresses(&load).at("load_assignment")?;
+                    Ok(Discovery::Static(load))
+                }
                 Ok(DiscoveryType::StrictDns) => Ok(Discovery::StrictDns(self.load()?, self.dns)),
                 Ok(DiscoveryType::LogicalDns) => Ok(Discovery::LogicalDns(self.one_name()?, self.dns)),
                 Ok(DiscoveryType::Eds) => self.eds(),

@@ -29,8 +29,8 @@ use tombolo_controlplane_api::xds::{
     google::protobuf::Any,
 };
 
-/// Name of the filter that counts with mesh labels.
-const MESH_STATS: &str = "istio.stats";
+/// Names of the filters that count with mesh labels, and that tell the peer's name for it: one thing here.
+const MESH_STATS: [&str; 2] = ["istio.stats", "istio.metadata_exchange"];
 
 /// A configuration as a struct, with the name of its real type (`udpa.type.v1` and `xds.type.v3` alike). Only the name is read.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -90,7 +90,7 @@ fn one(message: hcm::HttpFilter) -> Decoded<Option<HttpFilter>> {
 /// `None` for filters that we do not have.
 pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>> {
     let kind = type_name(config);
-    Ok(Some(if name == MESH_STATS || inner_type(config) == "stats.PluginConfig" {
+    Ok(Some(if MESH_STATS.contains(&name) || inner_type(config) == "stats.PluginConfig" {
         HttpFilterKind::MeshStats
     } else if kind == OnDemand::full_name() {
         let OnDemand { odcds } = unpack(config)?;
@@ -274,7 +274,7 @@ fn cors_policy(message: cors::CorsPolicy) -> Decoded<Cors> {
     // With only a shadow share the filter judges but does not act.
     let enabled = match (filter_enabled, &shadow_enabled) {
         (None, Some(_)) => Fraction { numerator: 0, ..Fraction::always() },
-        (enabled, _) => share(enabled, Fraction::always()),
+        (enabled, _) => share(enabled, Fraction::always()).at("filter_enabled")?,
     };
     Ok(Cors {
         allow_origins: matcher::strings(allow_origin_string_match, "allow_origin_string_match")?,
@@ -286,12 +286,12 @@ fn cors_policy(message: cors::CorsPolicy) -> Decoded<Cors> {
         allow_private_network: bool_or(allow_private_network_access, false),
         forward_not_matching_preflights: bool_or(forward_not_matching_preflights, true),
         enabled,
-        shadow: matcher::runtime_share(shadow_enabled, None),
+        shadow: matcher::runtime_share(shadow_enabled, None).at("shadow_enabled")?,
     })
 }
 
-fn share(value: Option<RuntimeFractionalPercent>, default: Fraction) -> Fraction {
-    matcher::runtime_share(value, Some(default.clone())).unwrap_or(default)
+fn share(value: Option<RuntimeFractionalPercent>, default: Fraction) -> Decoded<Fraction> {
+    Ok(matcher::runtime_share(value, Some(default.clone()))?.unwrap_or(default))
 }
 
 fn mutations(message: mutation::HeaderMutation) -> Decoded<HeaderMutationFilter> {

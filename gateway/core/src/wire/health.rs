@@ -273,7 +273,11 @@ fn threshold(message: Thresholds) -> Decoded<Threshold> {
                 min_retry_concurrency,
             } = budget;
             refuse!(budget_interval);
-            Some((budget_percent.map_or(20.0, |percent| percent.value), u32_or(min_retry_concurrency, 3)))
+            let percent = budget_percent.map_or(20.0, |percent| percent.value);
+            if !(0.0..=100.0).contains(&percent) {
+                return Err(Refusal::new("retry_budget.budget_percent", format!("{percent} is not from 0 to 100")));
+            }
+            Some((percent, u32_or(min_retry_concurrency, 3)))
         }
     };
     Ok(Threshold {

@@ -2,7 +2,10 @@
 
 use super::{
     Refusal, address,
-    any::{At, Decoded, bool_or, duration, header_value, opt_duration, refuse, timeout, type_name, u32_or, unpack},
+    any::{
+        At, Decoded, bool_or, duration, header_value, known, opt_duration, refuse, timeout, type_name, u32_or, unpack,
+        within,
+    },
     filter, local_reply, log, protocol, route, scope, tracing,
 };
 use crate::config::{
@@ -29,8 +32,9 @@ use tombolo_controlplane_api::xds::envoy::{
 
 /// A connection manager. The exhaustive list keeps fields that nobody reads from slipping through.
 pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
-    let (codec, server_header) = (codec(message.codec_type()), server_header(message.server_header_transformation()));
-    let xfcc = xfcc(message.forward_client_cert_details());
+    let codec = codec(known(message.codec_type).at("codec_type")?);
+    let server_header = server_header(known(message.server_header_transformation).at("server_header_transformation")?);
+    let xfcc = xfcc(known(message.forward_client_cert_details).at("forward_client_cert_details")?);
     let escaped_slashes = escaped_slashes(message.path_with_escaped_slashes_action());
     let pb::HttpConnectionManager {
         codec_type: _,
@@ -107,7 +111,8 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
         return Err(Refusal::new("stat_prefix", "empty"));
     }
     let common = common_http_protocol_options.unwrap_or_default();
-    let (limits, connection) = common_options(common, max_request_headers_kb).at("common_http_protocol_options")?;
+    let headers_kb = within(max_request_headers_kb, 1..=8192, "max_request_headers_kb")?.unwrap_or(60);
+    let (limits, connection) = common_options(common, headers_kb).at("common_http_protocol_options")?;
     let filters = filter::chain(http_filters)?;
     let strip_port = match strip_port_mode {
         Some(StripPortMode::StripAnyHostPort(true)) if strip_matching_host_port => {
@@ -221,10 +226,7 @@ fn escaped_slashes(action: PathWithEscapedSlashesAction) -> EscapedSlashes {
     }
 }
 
-fn common_options(
-    message: core::HttpProtocolOptions,
-    headers_kb: Option<tombolo_controlplane_api::xds::google::protobuf::UInt32Value>,
-) -> Decoded<(Limits, Timeouts)> {
+fn common_options(message: core::HttpProtocolOptions, headers_kb: u32) -> Decoded<(Limits, Timeouts)> {
     let underscores = protocol::underscores(message.headers_with_underscores_action());
     let core::HttpProtocolOptions {
         idle_timeout,
@@ -240,8 +242,8 @@ fn common_options(
     // Means nothing towards clients.
     let _ = max_response_headers_kb;
     let limits = Limits {
-        headers_kb: u32_or(headers_kb, 60),
-        headers: u32_or(max_headers_count, 100),
+        headers_kb,
+        headers: within(max_headers_count, 1..=u32::MAX, "max_headers_count")?.unwrap_or(100),
         requests_per_connection: u32_or(max_requests_per_connection, 0),
         underscores,
     };

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, duration, header_name, refuse, u32_or},
+    any::{At, Decoded, bool_or, filled, header_name, refuse, some_time, u32_or, within},
     header, matcher,
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     filter::TokenBucket,
     time::millis,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tombolo_controlplane_api::xds::envoy::{
     config::{
         core::v3::RuntimeFractionalPercent,
@@ -22,6 +22,9 @@ use tombolo_controlplane_api::xds::envoy::{
     },
     r#type::v3::TokenBucket as Bucket,
 };
+
+/// As Envoy: a bucket that fills more often is a mistake.
+const SHORTEST_FILL: Duration = Duration::from_millis(50);
 
 /// Settings of a filter, or of a route for one: those need a bucket.
 pub(super) fn filter(message: limit::LocalRateLimit, on_route: bool) -> Decoded<LocalRateLimit> {
@@ -60,14 +63,14 @@ pub(super) fn filter(message: limit::LocalRateLimit, on_route: bool) -> Decoded<
     // Without a word on the share Envoy does nothing.
     let never = Fraction { numerator: 0, ..Fraction::always() };
     let share = |share: Option<RuntimeFractionalPercent>| {
-        matcher::runtime_share(share, Some(never.clone())).unwrap_or_else(|| never.clone())
+        Ok::<_, Refusal>(matcher::runtime_share(share, Some(never.clone()))?.unwrap_or_else(|| never.clone()))
     };
     let status = status.map_or(429, |status| status.code);
     Ok(LocalRateLimit {
-        stat_prefix: stat_prefix.into(),
+        stat_prefix: filled(stat_prefix).at("stat_prefix")?.into(),
         bucket: token_bucket.map(bucket).transpose().at("token_bucket")?,
-        enabled: share(filter_enabled),
-        enforced: share(filter_enforced),
+        enabled: share(filter_enabled).at("filter_enabled")?,
+        enforced: share(filter_enforced).at("filter_enforced")?,
         status: u16::try_from(status).ok().filter(|status| *status >= 400).unwrap_or(429),
         response_headers: header::changes(response_headers_to_add, &[], "response_headers_to_add", "")?,
         request_headers: header::changes(
@@ -90,8 +93,12 @@ pub(super) fn filter(message: limit::LocalRateLimit, on_route: bool) -> Decoded<
 fn bucket(message: Bucket) -> Decoded<Arc<TokenBucket>> {
     let Bucket { max_tokens, tokens_per_fill, fill_interval } = message;
     let interval = fill_interval.as_ref().ok_or_else(|| Refusal::new("fill_interval", "missing"))?;
-    let interval = millis(duration(interval).at("fill_interval")?);
-    Ok(Arc::new(TokenBucket::new(max_tokens, u32_or(tokens_per_fill, 1), interval)))
+    let interval = some_time(interval).at("fill_interval")?;
+    if interval < SHORTEST_FILL {
+        return Err(Refusal::new("fill_interval", "less than 50 ms"));
+    }
+    let fill = within(tokens_per_fill, 1..=u32::MAX, "tokens_per_fill")?.unwrap_or(1);
+    Ok(Arc::new(TokenBucket::new(max_tokens, fill, millis(interval))))
 }
 
 fn descriptor(message: LocalRateLimitDescriptor) -> Decoded<DescriptorLimit> {

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, address,
-    any::{At, Decoded, metadata, port, refuse, u32_or},
+    any::{At, Decoded, filled, metadata, port, refuse, u32_or, within},
     matcher,
 };
 use crate::config::{
@@ -41,21 +41,33 @@ pub(super) fn assignment(message: pb::ClusterLoadAssignment) -> Decoded<ClusterL
     })
 }
 
+/// Names need a cluster that asks for them in the DNS.
+pub(super) fn only_addresses(load: &ClusterLoad) -> Decoded<()> {
+    let endpoints = load.priorities.iter().flat_map(|p| &p.localities).flat_map(|l| &l.endpoints);
+    for endpoint in endpoints {
+        if let EndpointAddress::Name(name, _) = &endpoint.address {
+            return Err(Refusal::new("endpoints", format!("{name:?} is not an IP address")));
+        }
+    }
+    Ok(())
+}
+
 fn limits(message: cla::Policy) -> Decoded<(Box<[DropOverload]>, u32)> {
     let cla::Policy { drop_overloads, overprovisioning_factor, endpoint_stale_after, weighted_priority_health } =
         message;
     refuse!(endpoint_stale_after, weighted_priority_health);
-    let drops = drop_overloads.into_iter().map(|drop| {
+    let drops = drop_overloads.into_iter().enumerate().map(|(at, drop)| {
         let share = matcher::share(&drop.drop_percentage.unwrap_or_default(), "");
         let per_million = u64::from(share.numerator) * 1_000_000 / u64::from(share.denominator);
         let per_million = u32::try_from(per_million.min(1_000_000)).unwrap_or(1_000_000);
-        DropOverload { category: drop.category.into(), per_million }
+        let category = filled(drop.category).at("category").nth("drop_overloads", at)?;
+        Ok(DropOverload { category: category.into(), per_million })
     });
     let factor = u32_or(overprovisioning_factor, OVERPROVISIONING);
     if factor == 0 {
         return Err(Refusal::new("overprovisioning_factor", "0"));
     }
-    Ok((drops.collect(), factor))
+    Ok((drops.collect::<Decoded<_>>()?, factor))
 }
 
 fn group(message: pb::LocalityLbEndpoints) -> Decoded<(usize, LocalityEndpoints)> {
@@ -85,7 +97,7 @@ fn group(message: pb::LocalityLbEndpoints) -> Decoded<(usize, LocalityEndpoints)
         lb_endpoints.into_iter().enumerate().map(|(at, e)| endpoint(e, &shared).map(Arc::new).nth("lb_endpoints", at));
     let endpoints = endpoints.collect::<Decoded<_>>()?;
     let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
-    let weight = load_balancing_weight.map(|weight| weight.value);
+    let weight = within(load_balancing_weight, 1..=u32::MAX, "load_balancing_weight")?;
     let priority = usize::try_from(priority).unwrap_or_default();
     Ok((priority, LocalityEndpoints { locality: Locality { region, zone, subzone: sub_zone }, weight, endpoints }))
 }
@@ -121,7 +133,7 @@ fn endpoint(message: pb::LbEndpoint, locality: &Metadata) -> Decoded<Endpoint> {
             .collect::<Decoded<_>>()?,
         hostname: hostname.into(),
         health,
-        weight: u32_or(load_balancing_weight, 1).max(1),
+        weight: within(load_balancing_weight, 1..=u32::MAX, "load_balancing_weight")?.unwrap_or(1),
         metadata: metadata(meta.as_ref()).at("metadata")?,
         locality_metadata: locality.clone(),
         health_check_port: (check_port != 0).then_some(check_port),

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded},
+    any::{At, Decoded, filled, known},
 };
 use crate::{
     config::{
@@ -20,7 +20,7 @@ use tombolo_controlplane_api::xds::envoy::{
 
 pub(super) fn regex(regex: matcher::RegexMatcher) -> Result<Regex, String> {
     // The engine is always the one we have; its syntax is RE2's but for corners.
-    Regex::parse(&regex.regex)
+    Regex::parse(&filled(regex.regex)?)
 }
 
 pub(super) fn rewrite(rewrite: matcher::RegexMatchAndSubstitute) -> Decoded<RegexRewrite> {
@@ -55,9 +55,10 @@ pub(super) fn string(value: matcher::StringMatcher) -> Decoded<StringMatcher> {
     let text = |text: String| if ignore_case { text.to_ascii_lowercase().into_boxed_str() } else { text.into() };
     let kind = match match_pattern {
         Some(MatchPattern::Exact(value)) => StringMatch::Exact(text(value)),
-        Some(MatchPattern::Prefix(value)) => StringMatch::Prefix(text(value)),
-        Some(MatchPattern::Suffix(value)) => StringMatch::Suffix(text(value)),
-        Some(MatchPattern::Contains(value)) => StringMatch::Contains(text(value)),
+        // What an empty one matches is everything, which is said without it.
+        Some(MatchPattern::Prefix(value)) => StringMatch::Prefix(text(filled(value).at("prefix")?)),
+        Some(MatchPattern::Suffix(value)) => StringMatch::Suffix(text(filled(value).at("suffix")?)),
+        Some(MatchPattern::Contains(value)) => StringMatch::Contains(text(filled(value).at("contains")?)),
         Some(MatchPattern::SafeRegex(value)) => StringMatch::Regex(regex(value).at("safe_regex")?),
         Some(MatchPattern::Custom(_)) => return Err(Refusal::unsupported("custom")),
         None => return Err(Refusal::new("match_pattern", "missing")),
@@ -105,7 +106,7 @@ pub(super) fn query(value: route::QueryParameterMatcher) -> Decoded<QueryMatcher
         Some(Spec::PresentMatch(present)) => QueryMatch::Present(present),
         Some(Spec::StringMatch(value)) => QueryMatch::Text(string(value).at("string_match")?),
     };
-    Ok(QueryMatcher { name: value.name.into(), kind })
+    Ok(QueryMatcher { name: filled(value.name).at("name")?.into(), kind })
 }
 
 pub(super) fn share(value: &types::FractionalPercent, runtime_key: &str) -> Fraction {
@@ -122,11 +123,13 @@ pub(super) fn share(value: &types::FractionalPercent, runtime_key: &str) -> Frac
 pub(super) fn runtime_share(
     value: Option<core::RuntimeFractionalPercent>,
     default: Option<Fraction>,
-) -> Option<Fraction> {
+) -> Decoded<Option<Fraction>> {
     match value {
-        None => default,
+        None => Ok(default),
         Some(core::RuntimeFractionalPercent { default_value, runtime_key }) => {
-            Some(share(&default_value.unwrap_or_default(), &runtime_key))
+            let value = default_value.ok_or_else(|| Refusal::new("default_value", "missing"))?;
+            known::<types::fractional_percent::DenominatorType>(value.denominator).at("default_value.denominator")?;
+            Ok(Some(share(&value, &runtime_key)))
         }
     }
 }
@@ -134,5 +137,5 @@ pub(super) fn runtime_share(
 pub(super) fn cookie(value: route::CookieMatcher) -> Decoded<(Box<str>, StringMatcher, bool)> {
     let route::CookieMatcher { name, string_match, invert_match } = value;
     let matcher = string_match.ok_or_else(|| Refusal::new("string_match", "missing"))?;
-    Ok((name.into(), string(matcher).at("string_match")?, invert_match))
+    Ok((filled(name).at("name")?.into(), string(matcher).at("string_match")?, invert_match))
 }

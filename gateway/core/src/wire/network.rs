@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, action,
-    any::{At, Decoded, duration, opt_duration, refuse, timeout, type_name, u32_or, unpack},
+    any::{At, Decoded, duration, filled, opt_duration, refuse, timeout, type_name, u32_or, unpack},
     filter::inner_type,
     header, http, log,
 };
@@ -88,7 +88,7 @@ pub(super) fn known_filter(name: &str, config: &Any) -> Decoded<Option<NetworkFi
         refuse!(runtime_enabled);
         let most = max_connections.ok_or_else(|| Refusal::new("max_connections", "missing"))?.value;
         NetworkFilter::ConnectionLimit(most, opt_duration(delay.as_ref(), "delay")?)
-    } else if name == "istio.stats" || inner_type(config) == "stats.PluginConfig" {
+    } else if matches!(name, "istio.stats" | "istio.metadata_exchange") || inner_type(config) == "stats.PluginConfig" {
         NetworkFilter::MeshStats
     } else {
         return Ok(None);
@@ -149,7 +149,7 @@ fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {
         return Err(Refusal::new("max_connect_attempts", "0"));
     }
     Ok(TcpProxy {
-        stat_prefix: stat_prefix.into(),
+        stat_prefix: filled(stat_prefix).at("stat_prefix")?.into(),
         cluster: cluster(cluster_specifier)?,
         idle_timeout: timeout(idle_timeout.as_ref(), Some(Duration::from_secs(3600)), "idle_timeout")?,
         max_duration: opt_duration(max_downstream_connection_duration.as_ref(), "max_downstream_connection_duration")?,
@@ -164,14 +164,15 @@ fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {
 
 fn cluster(specifier: Option<ClusterSpecifier>) -> Decoded<TcpCluster> {
     match specifier {
-        Some(ClusterSpecifier::Cluster(name)) => Ok(TcpCluster::One(name.into())),
+        Some(ClusterSpecifier::Cluster(name)) => Ok(TcpCluster::One(filled(name).at("cluster")?.into())),
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             let one = |(at, c): (usize, t::weighted_cluster::ClusterWeight)| {
                 if c.weight == 0 {
                     return Err(Refusal::new("weight", "must be at least 1")).nth("weighted_clusters.clusters", at);
                 }
                 let subset = action::subset(c.metadata_match.as_ref()).nth("weighted_clusters.clusters", at)?;
-                Ok((Arc::from(c.name), c.weight, subset))
+                let name = filled(c.name).at("name").nth("weighted_clusters.clusters", at)?;
+                Ok((Arc::from(name), c.weight, subset))
             };
             let all = weighted.clusters.into_iter().enumerate().map(one).collect::<Decoded<Box<[_]>>>()?;
             if all.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, header_name, header_value, opt_duration, refuse, timeout, type_name, u32_or},
+    any::{At, Decoded, bool_or, header_name, header_value, opt_duration, refuse, timeout, type_name, u32_or, within},
 };
 use crate::config::{
     Http1Settings, Http1Upstream, Http2Settings, Http3Settings, HttpVersions, Underscores, UpstreamHttp,
@@ -138,7 +138,7 @@ pub(super) fn http2(message: core::Http2ProtocolOptions) -> Decoded<Http2Setting
     };
     Ok(Http2Settings {
         header_table_size: u32_or(hpack_table_size, 4096),
-        max_streams: max_concurrent_streams.map(|most| most.value),
+        max_streams: within(max_concurrent_streams, 1..=0x7fff_ffff, "max_concurrent_streams")?,
         stream_window: window(initial_stream_window_size, "initial_stream_window_size")?,
         connection_window: window(initial_connection_window_size, "initial_connection_window_size")?,
         allow_connect,
@@ -207,7 +207,7 @@ pub(super) fn quic(message: core::QuicProtocolOptions) -> Decoded<Http3Settings>
         return Err(Refusal::new("idle_network_timeout", "neither less than a second nor more than ten minutes"));
     }
     Ok(Http3Settings {
-        max_streams: max_concurrent_streams.map(|most| most.value.max(1)),
+        max_streams: within(max_concurrent_streams, 1..=u32::MAX, "max_concurrent_streams")?,
         stream_window: bounded(initial_stream_window_size, 16 << 20, "initial_stream_window_size")?,
         connection_window: bounded(initial_connection_window_size, 24 << 20, "initial_connection_window_size")?,
         allow_connect: false,
@@ -340,8 +340,8 @@ pub(super) fn common_upstream(message: core::HttpProtocolOptions, http: &mut Ups
     http.max_connection_duration = timeout(max_connection_duration.as_ref(), None, "max_connection_duration")?;
     http.max_stream_duration = timeout(max_stream_duration.as_ref(), None, "max_stream_duration")?;
     http.max_requests_per_connection = u32_or(max_requests_per_connection, 0);
-    http.max_headers = max_headers_count.map(|most| most.value);
-    http.max_headers_kb = max_response_headers_kb.map(|most| most.value);
+    http.max_headers = within(max_headers_count, 1..=u32::MAX, "max_headers_count")?;
+    http.max_headers_kb = within(max_response_headers_kb, 1..=8192, "max_response_headers_kb")?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, duration, header_name, opt_duration, refuse, timeout, type_name, u32_or, unpack},
+    any::{At, Decoded, header_name, opt_duration, refuse, some_time, timeout, type_name, u32_or, unpack},
     matcher,
 };
 use crate::{
@@ -98,8 +98,9 @@ fn back_off(message: Option<rp::RetryBackOff>) -> Decoded<BackOff> {
         return Ok(BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) });
     };
     let base = base_interval.as_ref().ok_or_else(|| Refusal::new("base_interval", "missing"))?;
-    let base = duration(base).at("base_interval")?.max(Duration::from_millis(1));
-    let max = opt_duration(max_interval.as_ref(), "max_interval")?.unwrap_or(base * 10).max(Duration::from_millis(1));
+    let base = some_time(base).at("base_interval")?.max(Duration::from_millis(1));
+    let max = max_interval.as_ref().map(some_time).transpose().at("max_interval")?;
+    let max = max.unwrap_or(base * 10).max(Duration::from_millis(1));
     if max < base {
         return Err(Refusal::new("max_interval", "less than base_interval"));
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, action,
-    any::{At, Decoded, header_name, header_value, metadata, refuse, unpack},
+    any::{At, Decoded, filled, header_name, header_value, known, metadata, one_line, refuse, unpack},
     filter, format, header, matcher, retry,
 };
 use crate::{
@@ -100,7 +100,7 @@ pub(super) fn response_changes(
 }
 
 pub(super) fn virtual_host(message: pb::VirtualHost, most_body: usize) -> Decoded<VirtualHost> {
-    let require_tls = message.require_tls();
+    let require_tls = known(message.require_tls).at("require_tls")?;
     let pb::VirtualHost {
         name,
         domains,
@@ -131,9 +131,12 @@ pub(super) fn virtual_host(message: pb::VirtualHost, most_body: usize) -> Decode
     if domains.is_empty() {
         return Err(Refusal::new("domains", "empty"));
     }
+    for (at, domain) in domains.iter().enumerate() {
+        one_line(domain).nth("domains", at)?;
+    }
     let routes = routes.into_iter().enumerate().map(|(at, r)| route(r, most_body).map(Arc::new).nth("routes", at));
     Ok(VirtualHost {
-        name: name.into(),
+        name: filled(name).at("name")?.into(),
         routes: routes.collect::<Decoded<_>>()?,
         require_tls: match require_tls {
             TlsRequirementType::None => RequireTls::None,
@@ -230,7 +233,7 @@ fn route_match(message: pb::RouteMatch) -> Decoded<RouteMatch> {
         query: query.collect::<Decoded<_>>()?,
         cookies: cookies.collect::<Decoded<_>>()?,
         grpc: grpc.is_some(),
-        share: matcher::runtime_share(runtime_fraction, None),
+        share: matcher::runtime_share(runtime_fraction, None).at("runtime_fraction")?,
         tls_presented: tls.presented.map(|presented| presented.value),
         tls_validated: tls.validated.map(|validated| validated.value),
     })
@@ -243,7 +246,7 @@ fn path(specifier: Option<PathSpecifier>) -> Decoded<PathMatch> {
         Some(PathSpecifier::SafeRegex(regex)) => PathMatch::Regex(matcher::regex(regex).at("safe_regex")?),
         Some(PathSpecifier::ConnectMatcher(_)) => PathMatch::Connect,
         Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
-            if !prefix.starts_with('/') || prefix.len() < 2 || prefix.ends_with('/') || prefix.contains(['?', '#']) {
+            if prefix.len() < 2 || prefix.ends_with('/') || prefix.contains(['?', '#']) {
                 return Err(Refusal::new("path_separated_prefix", "not a path without a slash at its end"));
             }
             PathMatch::Separated(prefix.into())
@@ -283,8 +286,14 @@ fn redirect(message: pb::RedirectAction) -> Decoded<Redirect> {
     let path = match path_rewrite_specifier {
         None => RedirectPath::Same,
         Some(ra::PathRewriteSpecifier::PathRedirect(path)) if path.is_empty() => RedirectPath::Same,
-        Some(ra::PathRewriteSpecifier::PathRedirect(path)) => RedirectPath::Full(path.into()),
-        Some(ra::PathRewriteSpecifier::PrefixRewrite(prefix)) => RedirectPath::Prefix(prefix.into()),
+        Some(ra::PathRewriteSpecifier::PathRedirect(path)) => {
+            one_line(&path).at("path_redirect")?;
+            RedirectPath::Full(path.into())
+        }
+        Some(ra::PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+            one_line(&prefix).at("prefix_rewrite")?;
+            RedirectPath::Prefix(prefix.into())
+        }
         Some(ra::PathRewriteSpecifier::RegexRewrite(rewrite)) => {
             RedirectPath::Regex(Box::new(matcher::rewrite(rewrite).at("regex_rewrite")?))
         }

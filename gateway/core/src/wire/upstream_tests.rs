@@ -242,6 +242,7 @@ fn resolvers() {
     let server = core::Address {
         address: Some(core::address::Address::SocketAddress(core::SocketAddress {
             address: "10.0.0.1".into(),
+            port_specifier: Some(core::socket_address::PortSpecifier::PortValue(0)),
             ..Default::default()
         })),
     };
