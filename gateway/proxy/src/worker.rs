@@ -157,7 +157,7 @@ async fn run(setup: Setup, tables: Arc<Tables>) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (draining, over) = (worker.setup.drain.begun(), worker.setup.drain.over());
     tokio::pin!(draining, over);
-    let mut drained = false;
+    let (mut drained, mut listening) = (false, false);
     // The first value is there already; a listener must not wait for the second.
     live.mark_changed();
     loop {
@@ -176,6 +176,10 @@ async fn run(setup: Setup, tables: Arc<Tables>) {
                 worker.follow(now);
                 if !drained {
                     listeners.follow();
+                    if !listening && !worker.live().config.listeners.is_empty() {
+                        listening = true;
+                        worker.setup.own.listening.add(1);
+                    }
                 }
             }
             _ = sweep.tick() => {

@@ -40,7 +40,7 @@ pub(super) fn ready(admin: &Admin) -> Result<&'static str, &'static str> {
         return Err("DRAINING");
     }
     let all_bound = admin.own.unbound.load() == 0;
-    match (configured(admin), all_bound) {
+    match (configured(admin) && opened(admin), all_bound) {
         (true, true) => Ok("LIVE"),
         (true, false) => Err("UNBOUND"),
         (false, _) => Err("INITIALIZING"),
@@ -58,6 +58,12 @@ fn configured(admin: &Admin) -> bool {
     let status = admin.status.lock().unwrap_or_else(PoisonError::into_inner);
     let answered = status.kinds.get(&Kind::Listener).is_some_and(|kind| kind.accepted > 0);
     listening || (status.waiting.is_empty() && (answered || status.from_disk))
+}
+
+/// Whether every worker opened what there is to listen on; whoever believes `/ready` connects at once.
+fn opened(admin: &Admin) -> bool {
+    let workers = i64::try_from(admin.tables.len()).unwrap_or(i64::MAX);
+    admin.live.borrow().config.listeners.is_empty() || admin.own.listening.load() >= workers
 }
 
 /// The exposition.

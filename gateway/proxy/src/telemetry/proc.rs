@@ -22,6 +22,8 @@ pub(crate) struct Own {
     pub(crate) upstream_connections: Gauge,
     /// Upstream connections that could not be opened.
     pub(crate) upstream_failures: Gauge,
+    /// Workers that opened the listeners of a first configuration.
+    pub(crate) listening: Gauge,
     /// Listeners that could not be bound.
     pub(crate) unbound: Gauge,
     /// Panics that ended a connection.
