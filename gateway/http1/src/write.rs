@@ -46,7 +46,7 @@ pub fn request_head(line: RequestLine<'_>, headers: &HeaderMap, framing: Framing
     }
     if !line.upgrade.is_empty() {
         name("connection", case, out);
-        out.extend_from_slice(b"Upgrade\r\n");
+        out.extend_from_slice(b"upgrade\r\n");
         name("upgrade", case, out);
         out.extend_from_slice(line.upgrade.as_bytes());
         out.extend_from_slice(b"\r\n");

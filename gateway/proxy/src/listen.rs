@@ -25,6 +25,8 @@ use tombolo_gateway_core::config::{Address, FilterChain, Listener};
 const REBIND: Duration = Duration::from_secs(1);
 /// Clocks shorter than this are kept by the connection itself where nothing else needs its task; the sweep is too coarse.
 const SHORT: Duration = Duration::from_secs(30);
+/// A connection whose listener or chain is gone waits so long for its last request, as in Envoy.
+const DRAIN_TIME: Duration = Duration::from_secs(600);
 /// Accepting pauses for so long when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -65,6 +67,8 @@ pub(crate) struct Connections {
 pub(crate) enum Signal {
     /// Nothing.
     None,
+    /// Answer what is under way and what comes next, and end with that: a client that keeps the connection cannot know yet.
+    Last,
     /// Finish what is under way and take nothing new.
     Drain,
     /// End now.
@@ -201,7 +205,9 @@ impl Handle {
             }
             if self.head_since.get().is_some_and(|since| over(since, limits.head)) {
                 self.tell(Signal::Close);
-            } else if over(self.idle_since.get(), limits.idle) {
+            } else if over(self.idle_since.get(), limits.idle)
+                || (self.signal.get() == Signal::Last && over(self.idle_since.get(), Some(DRAIN_TIME)))
+            {
                 self.tell(if limits.abrupt { Signal::Close } else { Signal::Drain });
             }
         }
@@ -271,7 +277,7 @@ impl Listeners {
             if !stays {
                 slot.stop.cancel();
                 let name = name.clone();
-                self.connections.tell(Signal::Drain, |h| h.listener == name);
+                self.connections.tell(Signal::Last, |h| h.listener == name);
             }
             stays
         });
@@ -298,7 +304,7 @@ impl Listeners {
         let gone: Vec<Arc<FilterChain>> =
             all(&before).into_iter().filter(|old| !kept.iter().any(|new| **new == **old)).collect();
         if !gone.is_empty() {
-            self.connections.tell(Signal::Drain, |h| {
+            self.connections.tell(Signal::Last, |h| {
                 h.listener == now.name && h.chain.borrow().as_ref().is_some_and(|c| gone.iter().any(|g| **g == **c))
             });
         }
@@ -334,7 +340,7 @@ impl Listeners {
     /// Stops accepting and lets connections finish.
     pub(crate) fn drain_all(&self) {
         self.sockets.borrow_mut().drain().for_each(|(_, slot)| slot.stop.cancel());
-        self.connections.tell(Signal::Drain, |_| true);
+        self.connections.tell(Signal::Last, |_| true);
     }
 
     /// Ends everything.

@@ -94,6 +94,8 @@ pub(crate) struct Exchange {
     pub(crate) stream: RefCell<Option<Rc<http2::Side>>>,
     /// The request has a body that nobody took up yet.
     pub(crate) unread: Cell<bool>,
+    /// Bytes that the client sent through a tunnel.
+    pub(crate) tunnelled: Cell<u64>,
     sent: Cell<u64>,
     done: Cell<bool>,
 }
@@ -153,6 +155,7 @@ impl Exchange {
             facts: RefCell::default(),
             stream: RefCell::default(),
             unread: Cell::new(false),
+            tunnelled: Cell::new(0),
             sent: Cell::new(0),
             done: Cell::new(false),
         })
@@ -225,7 +228,7 @@ impl Exchange {
         let mut known = self.facts.borrow_mut();
         known.times.end = Some(end);
         known.times.response_end.get_or_insert(end);
-        let received = known.source.as_ref().map_or(0, |s| s.borrow().bytes());
+        let received = known.source.as_ref().map_or(self.tunnelled.get(), |s| s.borrow().bytes());
         if downstream.hcm.mesh_stats {
             let finished = Finished {
                 cluster: known.cluster.as_deref(),

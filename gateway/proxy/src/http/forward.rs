@@ -60,6 +60,8 @@ impl Payload {
     }
 }
 
+const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
+
 /// What came of forwarding.
 pub(crate) enum Passed {
     /// A response.
@@ -191,17 +193,20 @@ fn respond(
     let Got { mut response, mut lease, endpoint, in_flight, permit, .. } = got;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (forward.upgrade == Some(UpgradePlan::Pass)
-            && head.method == http::Method::CONNECT
+            && if head.is_upgrade() { lease.is_http2() } else { head.method == http::Method::CONNECT }
             && response.status().is_success());
     let upstream_side = switching.then(|| lease.upgrade(&mut response));
     let (mut parts, incoming) = response.into_parts();
+    if switching && head.is_upgrade() {
+        tunnel::switched(&head, &mut parts);
+    }
     let status = parts.status.as_u16();
     exchange.hear(Role::Destination, &mut parts.headers);
     let micros = exchange.micros();
-    let request_end = {
+    let (request_end, whole) = {
         let mut known = exchange.facts.borrow_mut();
         known.times.upstream_receive_begin = Some(micros);
-        known.times.request_end.unwrap_or(0)
+        (known.times.request_end.unwrap_or(0), known.source.as_ref().is_none_or(|s| s.borrow().ended()))
     };
     let flags = after.flags;
     let facts = Facts {
@@ -216,14 +221,21 @@ fn respond(
     };
     let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
     let millis = micros.saturating_sub(request_end) / 1000;
+    // The time counts from the request's end, of which nothing is known before it.
+    let theirs = if whole { None } else { Some(parts.headers.get(SERVICE_TIME).cloned()) };
     upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
+    match theirs {
+        None => {}
+        Some(None) => drop(parts.headers.remove(SERVICE_TIME)),
+        Some(Some(theirs)) => drop(parts.headers.insert(SERVICE_TIME, theirs)),
+    }
     let complete = incoming.is_end_stream() || head.method == http::Method::HEAD || switching;
     let incoming = filters::response(exchange, status, &mut parts.headers, complete, !lease.is_http2(), incoming);
     finish_response(&downstream.hcm, Some(&head), switching, &mut parts.headers);
     // Only who told of itself wants to know, as in Istio.
     exchange.tell(exchange.client_that_told(), &mut parts.headers);
     if forward.upgrade.is_some() {
-        parts.headers.remove("x-envoy-upstream-service-time");
+        parts.headers.remove(SERVICE_TIME);
         if !switching && !downstream.http2 {
             // What the client sent after its head was meant for another protocol.
             parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));

@@ -15,7 +15,7 @@ use crate::{
     upstream::keeper::Live,
 };
 use http::Response;
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tombolo_gateway_core::{
     config::ClusterChoice,
     config::RouteTable,
@@ -61,8 +61,35 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
         Ok(caller) => caller,
         Err(answer) => return Ok(answered(&exchange, head, *answer).await),
     };
-    let body = Payload::Fresh(body);
-    serve(exchange, &live, table, Forwarded { head, caller, body, upgrade }, &mut random).await
+    let limit = hcm.timeouts.request.filter(|_| exchange.unread.get());
+    let request = Forwarded { head, caller, body: Payload::Fresh(body), upgrade };
+    let Some(limit) = limit else { return serve(exchange, &live, table, request, &mut random).await };
+    let head = request.head.clone();
+    let serving = Box::pin(serve(exchange.clone(), &live, table, request, &mut random));
+    arrive_within(limit, &exchange, head, serving).await
+}
+
+/// A request that has not arrived as a whole within its time is answered so, unless it is being answered already.
+async fn arrive_within(
+    limit: Duration,
+    exchange: &Rc<Exchange>,
+    head: Head,
+    mut serving: Pin<Box<impl Future<Output = Result<Response<Outgoing>, Gone>>>>,
+) -> Result<Response<Outgoing>, Gone> {
+    if let Ok(done) = tokio::time::timeout(limit, serving.as_mut()).await {
+        return done;
+    }
+    let (arrived, attempts) = {
+        let known = exchange.facts.borrow();
+        let arrived = known.source.as_ref().is_some_and(|s| s.borrow().ended());
+        (arrived, u32::from(known.cluster.is_some()))
+    };
+    if arrived {
+        return serving.await;
+    }
+    drop(serving);
+    exchange.facts.borrow_mut().head = Some(head);
+    Ok(reply::failure(exchange, Failure::new(Kind::RequestTimeout), attempts))
 }
 
 /// Decides and acts, again for each redirect of an upstream that is followed here.

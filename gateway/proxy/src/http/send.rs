@@ -35,7 +35,7 @@ pub(super) async fn send(lease: &mut Lease, request: Request<'_>, body: Body) ->
     if lease.is_http2() {
         return lease.send_http2(http2::Outbound { head, proceed: request.proceed }, body).await;
     }
-    let connect = head.method == Method::CONNECT;
+    let connect = head.method == Method::CONNECT && !head.is_upgrade();
     let target = match head.path.as_str() {
         _ if connect => &head.authority,
         "" => "/",
@@ -46,7 +46,9 @@ pub(super) async fn send(lease: &mut Lease, request: Request<'_>, body: Body) ->
         return Err(unwritable());
     }
     let upgrade = if request.tunnel && !connect { head.upgrade.as_str() } else { "" };
-    let line = RequestLine { method: head.method.as_str(), target, host: &head.authority, upgrade };
+    // An extended CONNECT (RFC 8441) is an upgrade here.
+    let method = if head.is_upgrade() { &Method::GET } else { &head.method };
+    let line = RequestLine { method: method.as_str(), target, host: &head.authority, upgrade };
     let framing = framing(head, &body, request.tunnel);
     let out = Outbound { line, headers: &head.headers, framing, tunnel: request.tunnel, proceed: request.proceed };
     lease.send_http1(out, body).await

@@ -17,7 +17,7 @@ use crate::{
         keeper::Live,
     },
 };
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use std::{
     borrow::Cow,
     cell::Cell,
@@ -41,11 +41,32 @@ pub(crate) fn pass(exchange: &Rc<Exchange>, client: Upgrade, upstream: Upgrade, 
     tokio::task::spawn_local(async move {
         if let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) {
             let ends = relay(&exchange, client, upstream).await;
-            exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
+            count(&exchange, ends);
         }
         exchange.finish();
         drop(held);
     });
+}
+
+fn count(exchange: &Exchange, ends: Ends) {
+    exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
+    exchange.tunnelled.set(ends.to_upstream);
+}
+
+/// The answer that agrees to an upgrade, as HTTP/1 has it; HTTP/2 says the same with a 200, and the codecs translate.
+pub(crate) fn switched(head: &Head, parts: &mut http::response::Parts) {
+    parts.status = StatusCode::SWITCHING_PROTOCOLS;
+    if head.method == Method::CONNECT {
+        parts.headers.remove(header::CONNECTION);
+        parts.headers.remove(header::UPGRADE);
+        return;
+    }
+    if !parts.headers.contains_key(header::UPGRADE)
+        && let Ok(kind) = HeaderValue::try_from(head.upgrade.as_str())
+    {
+        parts.headers.insert(header::UPGRADE, kind);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
 }
 
 /// Ends a CONNECT here: what follows is raw TCP with an endpoint of the cluster.
@@ -107,7 +128,7 @@ pub(crate) async fn terminate(
     tokio::task::spawn_local(async move {
         if let Ok(client) = client.await {
             let ends = relay(&exchange, client, stream).await;
-            exchange.add_sent(usize::try_from(ends.to_client).unwrap_or(usize::MAX));
+            count(&exchange, ends);
         }
         exchange.finish();
     });

@@ -309,7 +309,7 @@ impl Server {
         asked: Asked,
     ) -> After {
         let unread = asked.tunnel || !self.is_read();
-        let draining = std::future::poll_fn(|cx| Poll::Ready(downstream.handle.poll_signal(cx))).await >= Signal::Drain;
+        let draining = std::future::poll_fn(|cx| Poll::Ready(downstream.handle.poll_signal(cx))).await >= Signal::Last;
         let most = downstream.hcm.limits.requests_per_connection;
         let last = draining || (most != 0 && downstream.handle.requests.get() >= most);
         let mut writer = Writer::new(downstream, response, asked, unread || last);

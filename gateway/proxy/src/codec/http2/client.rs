@@ -76,7 +76,7 @@ impl Client {
     /// When the stream or the connection ends, or the client's body breaks off.
     pub(crate) async fn send(&self, out: Outbound<'_>, body: Body) -> Result<Response<Incoming>, SendError> {
         let head = out.head;
-        let tunnel = !head.upgrade.is_empty() && head.method == Method::CONNECT;
+        let tunnel = !head.upgrade.is_empty();
         let bodiless = body.is_end_stream() && !tunnel;
         let stream = self.open(head, bodiless)?;
         let side = Rc::new(Side::default());
@@ -108,9 +108,10 @@ impl Client {
     }
 
     fn open(&self, head: &Head, end: bool) -> Result<Stream, SendError> {
-        let extended = head.method == Method::CONNECT && !head.upgrade.is_empty() && head.upgrade != "CONNECT";
+        // What is an upgrade in HTTP/1 is a CONNECT with a protocol here (RFC 8441).
+        let extended = head.is_upgrade();
         let line = RequestLine {
-            method: &head.method,
+            method: if extended { &Method::CONNECT } else { &head.method },
             scheme: head.scheme.as_str(),
             authority: &head.authority,
             path: if head.path.is_empty() { "/" } else { &head.path },

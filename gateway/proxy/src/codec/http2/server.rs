@@ -51,7 +51,7 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, socket: Socket) {
         if told == Signal::Close {
             return Poll::Ready(End::Closed);
         }
-        if told == Signal::Drain && drained.is_none() {
+        if told >= Signal::Last && drained.is_none() {
             drained = Some(clock::now().0 + LAST_WORD);
             shared.connection().drain();
         }

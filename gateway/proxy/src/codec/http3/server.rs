@@ -100,7 +100,7 @@ impl Session {
         loop {
             let told = poll_fn(|cx| match handle.poll_signal(cx) {
                 Signal::None => Poll::Pending,
-                Signal::Drain if end != End::Far => Poll::Pending,
+                Signal::Last | Signal::Drain if end != End::Far => Poll::Pending,
                 signal => Poll::Ready(signal),
             });
             tokio::select! {
