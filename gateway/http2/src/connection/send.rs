@@ -29,7 +29,8 @@ impl Connection {
         if self.room() == 0 {
             return Err(Unopened::Full);
         }
-        if line.protocol.is_some() && !self.peer.extended_connect {
+        // As Envoy: what a peer that has not yet spoken takes is for it to say.
+        if line.protocol.is_some() && self.greeted && !self.peer.extended_connect {
             return Err(Unopened::NotExtended);
         }
         let id = self.next_local;
