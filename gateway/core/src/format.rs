@@ -200,27 +200,9 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             let (first, second) = alternatives(need()?);
             O::Response(header(first)?, second.map(header).transpose()?)
         }
-        "PATH" => path_operator(argument.unwrap_or_default())?,
         _ => return plain_operator(name, argument),
     };
     Ok(found)
-}
-
-/// `WITH` or `WITH:WHICH`: with the query or not, and whether of the path as it came or as it is now.
-fn path_operator(argument: &str) -> Result<Operator, String> {
-    let (query, which) = argument.split_once(':').unwrap_or((argument, "ORIG_OR_PATH"));
-    let without_query = match query {
-        "" | "WQ" => false,
-        "NQ" => true,
-        other => return Err(format!("%PATH%: {other:?} is neither WQ nor NQ")),
-    };
-    let (first, second) = match which {
-        "PATH" => (":path", None),
-        "ORIG" => ("x-envoy-original-path", None),
-        "ORIG_OR_PATH" => ("x-envoy-original-path", Some(":path")),
-        other => return Err(format!("%PATH%: {other:?} is none of PATH, ORIG and ORIG_OR_PATH")),
-    };
-    Ok(Operator::Request(Name::parse(first)?, second.map(Name::parse).transpose()?, without_query))
 }
 
 fn plain_operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
@@ -384,7 +366,6 @@ mod tests {
         );
         check("%REQ(nope?:PATH)%", "/p?q=1");
         check("%REQ_WITHOUT_QUERY(:PATH)%", "/p");
-        check("%PATH(NQ)%|%PATH(WQ)%|%PATH(NQ:ORIG)%|%PATH(WQ:PATH)%", "/p|/p?q=1||/p?q=1");
         check("a%REQ(nope)%b", "ab");
         check("%RESPONSE_CODE%|%UPSTREAM_CLUSTER%|%ROUTE_NAME%", "200|c|r");
     }

@@ -79,7 +79,7 @@ fn numbers_of_a_manager_keep_within_bounds() {
         assert!(why.ends_with(&format!("max_request_headers_kb: {kb} is not from 1 to 8192")), "{why}");
     }
     let common = core::HttpProtocolOptions { max_headers_count: number(0), ..Default::default() };
-    assert!(manager(|m| m.common_http_protocol_options = Some(common.clone())).contains("max_headers_count: 0"));
+    assert!(manager(|m| m.common_http_protocol_options = Some(common)).contains("max_headers_count: 0"));
     let http2 = core::Http2ProtocolOptions { max_concurrent_streams: number(1 << 31), ..Default::default() };
     assert!(manager(|m| m.http2_protocol_options = Some(http2.clone())).contains("max_concurrent_streams: 2147483648"));
     assert!(manager(|m| m.forward_client_cert_details = 99).ends_with("forward_client_cert_details: 99 is not known"));
