@@ -22,7 +22,8 @@ pub struct Target {
 /// All targets.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    [targets::connection::TARGETS, targets::routing::TARGETS, targets::configuration::TARGETS].concat()
+    [targets::connection::TARGETS, targets::routing::TARGETS, targets::configuration::TARGETS, targets::codecs::TARGETS]
+        .concat()
 }
 
 /// The target of a name.

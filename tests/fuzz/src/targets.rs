@@ -1,5 +1,6 @@
 //! The targets, by what they read.
 
+pub mod codecs;
 pub mod configuration;
 pub mod connection;
 pub mod routing;
