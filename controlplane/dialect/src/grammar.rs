@@ -116,6 +116,10 @@ pub(crate) fn base64(text: &str) -> Result<Vec<u8>, &'static str> {
 
 /// An expression that compiles, within bounds of length and size.
 pub(crate) fn expression(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        // Proxies refuse it, and with it everything that stands beside it.
+        return Err("the expression is empty; write exact: \"\" for an empty value".to_owned());
+    }
     if text.chars().count() > MAX_EXPRESSION {
         return Err(format!("the expression is longer than {MAX_EXPRESSION} characters"));
     }
@@ -229,6 +233,7 @@ mod tests {
     fn expressions_are_bounded() {
         assert!(expression("^(.*?;)?(user=jason)(;.*)?$").is_ok());
         assert!(expression("(").unwrap_err().contains("RE2"));
+        assert!(expression("").unwrap_err().contains("empty"));
         assert!(expression(&"a".repeat(1025)).is_err());
         assert!(expression("((((a{1000}){1000}){1000}){1000})").unwrap_err().contains("memory"));
     }
