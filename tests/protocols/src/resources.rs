@@ -9,8 +9,9 @@ use tombolo_controlplane_api::{
             config::{
                 cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
                 core::v3::{
-                    Address, DataSource, Http2ProtocolOptions, Http3ProtocolOptions, SocketAddress, TransportSocket,
-                    address, data_source::Specifier, socket_address, socket_address::PortSpecifier, transport_socket,
+                    Address, DataSource, Http2ProtocolOptions, Http3ProtocolOptions, QuicProtocolOptions as QuicTimes,
+                    SocketAddress, TransportSocket, address, data_source::Specifier, socket_address,
+                    socket_address::PortSpecifier, transport_socket,
                 },
                 endpoint::v3::{
                     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
@@ -146,9 +147,15 @@ pub fn http3_listener(name: &str, at: SocketAddr, tls: DownstreamTlsContext, mut
     let transport = QuicDownstreamTransport { downstream_tls_context: Some(tls), ..Default::default() };
     let mut listener = listener(name, at, true, hcm);
     listener.filter_chains[0].transport_socket = socket("envoy.transport_sockets.quic", pack_any(transport));
-    listener.udp_listener_config =
-        Some(UdpListenerConfig { quic_options: Some(QuicProtocolOptions::default()), ..Default::default() });
+    listener.udp_listener_config = Some(UdpListenerConfig { quic_options: Some(quic_options()), ..Default::default() });
     pack_any(listener)
+}
+
+/// A client whose last word was lost on the way is noticed by its silence, here soon enough for a test.
+fn quic_options() -> QuicProtocolOptions {
+    let ten = tombolo_controlplane_api::xds::google::protobuf::Duration { seconds: 10, nanos: 0 };
+    let idle = QuicTimes { idle_network_timeout: Some(ten), ..Default::default() };
+    QuicProtocolOptions { quic_protocol_options: Some(idle), ..Default::default() }
 }
 
 /// A listener for HTTP/1 and HTTP/2 in plaintext.
