@@ -49,10 +49,19 @@ fn sensitive(pool: &DescriptorPool) -> Vec<String> {
 
 /// Where the source of a dependency lies, wherever it came from.
 fn source_of(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let output = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--format-version", "1", "--offline", "--filter-platform", &env::var("TARGET")?])
-        .current_dir(env::var("CARGO_MANIFEST_DIR")?)
-        .output()?;
+    // Offline first; a build of one package may not have brought what the rest of the workspace names, and then it is fetched.
+    let ask = |more: &[&str]| {
+        Command::new(env::var("CARGO")?)
+            .args(["metadata", "--format-version", "1", "--filter-platform", &env::var("TARGET")?])
+            .args(more)
+            .current_dir(env::var("CARGO_MANIFEST_DIR")?)
+            .output()
+            .map_err(Box::<dyn Error>::from)
+    };
+    let mut output = ask(&["--offline"])?;
+    if !output.status.success() {
+        output = ask(&[])?;
+    }
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
     }
