@@ -63,11 +63,12 @@ impl Name {
             };
         }
         match HeaderName::from_lowercase(text) {
-            Ok(name) => {
+            // The library takes quotation marks, of which no token is made.
+            Ok(name) if !text.contains(&b'"') => {
                 let class = classify(&name);
                 Self::Regular(name, class)
             }
-            Err(_) => Self::Bad,
+            Ok(_) | Err(_) => Self::Bad,
         }
     }
 

@@ -208,6 +208,7 @@ def streams():
         [(":protocol", "websocket")],
         [("Upper", "x")],
         [("a b", "x")],
+        [('a"b', "x")],
         [("", "x")],
         [("connection", "close")],
         [("keep-alive", "1")],

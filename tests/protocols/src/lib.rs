@@ -6,4 +6,7 @@ pub mod certificates;
 pub mod gateway;
 pub mod origin;
 pub mod peers;
+pub mod recorder;
 pub mod resources;
+pub mod wire1;
+pub mod wire2;

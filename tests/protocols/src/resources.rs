@@ -9,9 +9,9 @@ use tombolo_controlplane_api::{
             config::{
                 cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
                 core::v3::{
-                    Address, DataSource, Http2ProtocolOptions, Http3ProtocolOptions, QuicProtocolOptions as QuicTimes,
-                    SocketAddress, TransportSocket, address, data_source::Specifier, socket_address,
-                    socket_address::PortSpecifier, transport_socket,
+                    Address, DataSource, Http1ProtocolOptions, Http2ProtocolOptions, Http3ProtocolOptions,
+                    QuicProtocolOptions as QuicTimes, SocketAddress, TransportSocket, address, data_source::Specifier,
+                    socket_address, socket_address::PortSpecifier, transport_socket,
                 },
                 endpoint::v3::{
                     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
@@ -175,6 +175,12 @@ fn listener(name: &str, at: SocketAddr, udp: bool, hcm: HttpConnectionManager) -
         filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }],
         ..Default::default()
     }
+}
+
+/// A cluster of one endpoint that speaks HTTP/1.
+#[must_use]
+pub fn http1_cluster(name: &str, at: SocketAddr) -> Any {
+    pack_any(cluster(name, at, ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())))
 }
 
 /// A cluster of one endpoint that speaks HTTP/2 in plaintext.

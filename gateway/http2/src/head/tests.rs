@@ -106,6 +106,7 @@ fn malformed_requests_are_refused() {
         ("", "x"),
         ("x a", "1"),
         ("x:", "1"),
+        ("x\"", "1"),
         ("x-n", "a\nb"),
         ("x-n", "a\rb"),
         ("x-n", "a\0b"),

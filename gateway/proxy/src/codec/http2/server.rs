@@ -72,12 +72,13 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, socket: Socket) {
         End::Error(error) => (Flag::DownstreamProtocolError, error.reason),
         End::Closed | End::Finished => DISCONNECT,
     };
+    // Whatever was under way for this client ends now, not when its connection does.
+    let broke = matches!(end, End::Error(_));
+    shared.end(&Failure::new(Kind::DownstreamDisconnect), fate, broke);
     if !matches!(end, End::Closed) {
         let farewell = pin!(std::future::poll_fn(|cx| poll_farewell(cx, &shared, &mut wire)));
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
-    let broke = matches!(end, End::Error(_));
-    shared.end(&Failure::new(Kind::DownstreamDisconnect), fate, broke);
 }
 
 /// Writes what waits, closes our side, and reads on until the client closes its own: what was said must not be lost to a

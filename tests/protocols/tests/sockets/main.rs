@@ -1,0 +1,7 @@
+//! What travels by TCP and Unix sockets through a gateway: HTTP that breaks rules, WebSocket, the PROXY protocol,
+//! connections that were on their way elsewhere.
+#![allow(clippy::unwrap_used)]
+
+mod malformed1;
+mod malformed2;
+mod world;
