@@ -16,18 +16,18 @@ pub fn left_out() -> bool {
     std::env::var(WITHOUT_PEERS).is_ok_and(|value| !value.is_empty() && value != "0")
 }
 
-/// A Python with one package installed, such as `aioquic==1.3.0`.
+/// A Python with packages installed, such as `aioquic==1.3.0`; its environment is named after the first.
 ///
 /// # Errors
-/// When python3, its venv module or the package cannot be had. The text names the variable that leaves these tests out.
-pub fn python(package: &str) -> Result<PathBuf> {
-    install(package).with_context(|| {
-        format!("{package} could not be had; to leave out the tests that need it set {WITHOUT_PEERS}=1")
+/// When python3, its venv module or a package cannot be had. The text names the variable that leaves these tests out.
+pub fn python(packages: &[&str]) -> Result<PathBuf> {
+    install(packages).with_context(|| {
+        format!("{packages:?} could not be had; to leave out the tests that need them set {WITHOUT_PEERS}=1")
     })
 }
 
-fn install(package: &str) -> Result<PathBuf> {
-    let name = package.replace("==", "-");
+fn install(packages: &[&str]) -> Result<PathBuf> {
+    let name = packages.first().context("no package")?.replace("==", "-");
     let peers = target_folder()?.join("peers");
     fs::create_dir_all(&peers)?;
     let home = peers.join(&name);
@@ -38,7 +38,7 @@ fn install(package: &str) -> Result<PathBuf> {
     if !done.exists() {
         let _ = fs::remove_dir_all(&home);
         run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", package]))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
         File::create(done)?;
     }
     Ok(python)

@@ -26,7 +26,7 @@ use tombolo_controlplane_api::{
                     http::router::v3::Router,
                     network::http_connection_manager::v3::{
                         HttpConnectionManager, HttpFilter,
-                        http_connection_manager::{CodecType, RouteSpecifier},
+                        http_connection_manager::{CodecType, RouteSpecifier, UpgradeConfig},
                         http_filter,
                     },
                 },
@@ -138,6 +138,13 @@ pub fn manager(cluster: &str) -> HttpConnectionManager {
         }],
         ..Default::default()
     }
+}
+
+/// Lets requests become tunnels of this kind.
+pub fn allow_upgrade(hcm: &mut HttpConnectionManager, kind: &str) {
+    hcm.upgrade_configs.push(UpgradeConfig { upgrade_type: kind.into(), ..Default::default() });
+    hcm.http2_protocol_options.get_or_insert_default().allow_connect = true;
+    hcm.http3_protocol_options.get_or_insert_default().allow_extended_connect = true;
 }
 
 /// A listener for HTTP/3.

@@ -266,7 +266,7 @@ fn respond(
     let mut held = Held { exchange: exchange.clone(), lease: Some(lease), in_flight, permit: Some(permit) };
     if let Some(upstream_side) = upstream_side {
         if let Some(client_side) = upgrade {
-            tunnel::pass(exchange, client_side, upstream_side, held);
+            tunnel::pass(exchange, client_side, upstream_side, held, forward.timeouts.idle);
         }
         return Response::from_parts(parts, Outgoing::Empty);
     }

@@ -25,6 +25,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tombolo_gateway_core::{
@@ -35,12 +36,12 @@ use tombolo_gateway_core::{
     head::Head,
 };
 
-/// Moves bytes between both sides of an upgrade once the heads are out.
-pub(crate) fn pass(exchange: &Rc<Exchange>, client: Upgrade, upstream: Upgrade, held: Held) {
+/// Moves bytes between both sides of an upgrade once the heads are out. `idle`: silence of both for so long ends it.
+pub(crate) fn pass(exchange: &Rc<Exchange>, client: Upgrade, upstream: Upgrade, held: Held, idle: Option<Duration>) {
     let exchange = exchange.clone();
     tokio::task::spawn_local(async move {
         if let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) {
-            let ends = relay(&exchange, client, upstream).await;
+            let ends = relay(&exchange, client, upstream, idle).await;
             count(&exchange, ends);
         }
         exchange.finish();
@@ -124,10 +125,10 @@ pub(crate) async fn terminate(
         known.status = 200;
         known.details = Cow::Borrowed("via_upstream");
     }
-    let exchange = exchange.clone();
+    let (exchange, idle) = (exchange.clone(), forward.timeouts.idle);
     tokio::task::spawn_local(async move {
         if let Ok(client) = client.await {
-            let ends = relay(&exchange, client, stream).await;
+            let ends = relay(&exchange, client, stream, idle).await;
             count(&exchange, ends);
         }
         exchange.finish();
@@ -138,7 +139,7 @@ pub(crate) async fn terminate(
     response
 }
 
-async fn relay<A, B>(exchange: &Exchange, client: A, upstream: B) -> Ends
+async fn relay<A, B>(exchange: &Exchange, client: A, upstream: B, idle: Option<Duration>) -> Ends
 where
     A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -146,11 +147,22 @@ where
     let handle = exchange.downstream.handle.clone();
     let ends = std::cell::Cell::new(Ends::default());
     let first = Cell::new(None);
+    let last = Cell::new(Instant::now());
+    let moved = || {
+        last.set(Instant::now());
+        handle.touch();
+    };
     let client = Noted { stream: client, side: relay::Side::Client, first: &first };
     let upstream = Noted { stream: upstream, side: relay::Side::Upstream, first: &first };
     tokio::select! {
-        () = relay::run(client, upstream, &ends, || handle.touch()) => {}
+        () = relay::run(client, upstream, &ends, moved) => {}
         () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
+        () = silence(&last, idle) => {
+            let mut known = exchange.facts.borrow_mut();
+            known.flags.insert(Flag::StreamIdleTimeout);
+            known.details = Cow::Borrowed("stream_idle_timeout");
+            return ends.get();
+        }
     }
     if first.get() == Some(relay::Side::Client) {
         let mut known = exchange.facts.borrow_mut();
@@ -158,6 +170,18 @@ where
         known.details = Cow::Borrowed("downstream_remote_disconnect");
     }
     ends.get()
+}
+
+/// Resolves when nothing has moved for so long.
+async fn silence(last: &Cell<Instant>, idle: Option<Duration>) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    loop {
+        let until = last.get() + idle;
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until.into()).await;
+    }
 }
 
 /// A side of a tunnel of which it is noted whether it was the first to end.

@@ -14,7 +14,7 @@ async fn an_independent_client_agrees() {
     if peers::left_out() {
         return;
     }
-    let python = tokio::task::spawn_blocking(|| peers::python(PACKAGE)).await.unwrap().unwrap();
+    let python = tokio::task::spawn_blocking(|| peers::python(&[PACKAGE])).await.unwrap().unwrap();
     let world = World::start(2).await;
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root.pem");

@@ -4,4 +4,5 @@
 
 mod malformed1;
 mod malformed2;
+mod websocket;
 mod world;
