@@ -1,6 +1,6 @@
 //! Header names that are not in the `http` crate's list, written once.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 macro_rules! names {
     ($($constant:ident = $text:literal),* $(,)?) => {
@@ -65,4 +65,30 @@ names! {
     X_ENVOY_UPSTREAM_HEALTHCHECKED_CLUSTER = "x-envoy-upstream-healthchecked-cluster",
     PRIVATE_NETWORK_REQUESTED = "access-control-request-private-network",
     PRIVATE_NETWORK_ALLOWED = "access-control-allow-private-network",
+}
+
+/// Whether any name begins with `x-envoy-`. Nearly no request has one, and one pass over its few names costs less than a single lookup,
+/// which hashes the name that it looks for.
+pub(crate) fn any_envoy(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("x-envoy-"))
+}
+
+/// Whether there is a header that is meant for one connection alone; one pass as in [`any_envoy`].
+pub(crate) fn any_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        matches!(
+            name.as_str(),
+            "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "te"
+        )
+    })
+}
+
+/// A number as a value; small ones without an allocation.
+pub(crate) fn number(number: u64) -> HeaderValue {
+    const SMALL: [&str; 20] =
+        ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19"];
+    match usize::try_from(number).ok().and_then(|at| SMALL.get(at)) {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(number),
+    }
 }

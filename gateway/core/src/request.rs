@@ -158,16 +158,17 @@ fn normalize_path(hcm: &Hcm, head: &mut Head) -> Result<(), Box<Reply>> {
 /// `x-forwarded-proto` for upstream, and from it the scheme where the protocol carries none.
 fn forwarded_proto(hcm: &Hcm, conn: &ConnInfo, head: &mut Head) {
     let untrusted = hcm.use_remote_address && hcm.trusted_hops == 0;
-    if untrusted || !head.headers.contains_key(names::X_FORWARDED_PROTO) {
-        head.headers.insert(names::X_FORWARDED_PROTO, HeaderValue::from_static(conn.scheme().as_str()));
+    let told = if untrusted { None } else { head.headers.get(names::X_FORWARDED_PROTO).map(HeaderValue::as_bytes) };
+    let scheme = match told {
+        Some(b"http") => Scheme::Http,
+        Some(b"https") => Scheme::Https,
+        _ => conn.scheme(),
+    };
+    if told.is_none() {
+        head.headers.insert(names::X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
     }
     if matches!(head.protocol, Protocol::Http10 | Protocol::Http11) {
-        let told = head.headers.get(names::X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
-        head.scheme = match told {
-            Some(b"http") => Scheme::Http,
-            Some(b"https") => Scheme::Https,
-            _ => conn.scheme(),
-        };
+        head.scheme = scheme;
     }
     if let Some(SchemeOverwrite::Fixed(scheme)) = hcm.scheme_overwrite {
         head.scheme = scheme;

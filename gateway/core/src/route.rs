@@ -59,13 +59,13 @@ pub fn find(
     let Some((at, host)) = virtual_host(table, head) else { return Found::NoHost };
     let here = |route| Matched::new(table, at, route);
     let secure =
-        head.headers.get(names::X_FORWARDED_PROTO).map_or(head.scheme == Scheme::Https, |told| told == "https");
+        || head.headers.get(names::X_FORWARDED_PROTO).map_or(head.scheme == Scheme::Https, |told| told == "https");
     let wants_tls = match host.require_tls {
         RequireTls::None => false,
         RequireTls::External => !caller.internal,
         RequireTls::All => true,
     };
-    if wants_tls && !secure {
+    if wants_tls && !secure() {
         return here(None).map_or(Found::NoHost, Found::NeedsTls);
     }
     let (full, query) = split_query(&head.path);

@@ -5,11 +5,16 @@
 use crate::{Framing, Names, Refusal, Rules, Version};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
+
+/// Fields that a proxy adds to most messages.
+const MORE: usize = 4;
 
 /// Reads the fields that begin at `at` of a head that ends in an empty line. Lines are known to end in CR LF.
 pub(crate) fn read(head: &Bytes, mut at: usize, rules: &Rules, names: &mut Names) -> Result<HeaderMap, Refusal> {
-    let mut headers = HeaderMap::with_capacity(12);
+    // One pass over the bytes, so that the map neither grows nor is larger than it needs to be.
+    let lines = memchr_iter(b'\n', head.get(at..).unwrap_or_default()).count();
+    let mut headers = HeaderMap::with_capacity(lines.min(rules.max_fields) + MORE);
     let mut count = 0;
     while let Some(length) = head.get(at..).and_then(|rest| memchr(b'\n', rest)) {
         let end = at + length.saturating_sub(1);

@@ -14,6 +14,7 @@ mod on_demand;
 pub(crate) mod reply;
 pub(crate) mod response;
 mod send;
+pub(crate) mod timer;
 mod tries;
 pub(crate) mod tunnel;
 
@@ -39,7 +40,7 @@ use tombolo_gateway_core::config::{Codec, Hcm};
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, stream: Stream) {
+pub(crate) async fn serve(inbound: Box<Inbound>, hcm: Arc<Hcm>, stream: Stream) {
     let handle = inbound.entered.handle.clone();
     let limits = Limits {
         idle: hcm.timeouts.idle,
@@ -48,9 +49,9 @@ pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, stream: Stream) {
         abrupt: false,
     };
     handle.settle(&inbound.chain, limits);
-    let Some((http2, stream)) = version(&hcm, stream, &handle).await else { return };
-    let Inbound { worker, listener, chain, info, entered } = inbound;
-    let downstream = Downstream::new(worker, listener, chain, hcm, info, handle.clone(), http2);
+    let Some((http2, stream)) = Box::pin(version(&hcm, stream, &handle)).await else { return };
+    drop(handle);
+    let (downstream, entered) = Downstream::new(*inbound, hcm, http2);
     if http2 {
         codec::http2::serve(&downstream, stream).await;
     } else {

@@ -82,7 +82,11 @@ pub(crate) fn accepted(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: Socket) {
     let guard = worker.setup.drain.guard();
     tokio::task::spawn_local(async move {
         let _count = Count(worker.clone(), slot);
-        serve(worker, listener, entered, socket).await;
+        // Boxed: what it takes to get this far is much, and is not kept while the connection waits for requests.
+        let established = Box::pin(establish(worker, listener, entered, socket)).await;
+        if let Some((inbound, stream)) = established {
+            serve(inbound, stream).await;
+        }
         drop(guard);
     });
 }
@@ -99,12 +103,18 @@ impl Drop for Count {
     }
 }
 
-async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, entered: Entered, socket: Socket) {
+/// Learns what a connection is and ends TLS, where the chain asks for it; `None` when it ended meanwhile.
+async fn establish(
+    worker: Rc<Worker>,
+    listener: Arc<Listener>,
+    entered: Entered,
+    socket: Socket,
+) -> Option<(Box<Inbound>, Stream)> {
     let (tcp, peer) = match socket {
         Socket::Unix(stream) => {
             let info = ConnInfo { unix: true, ..ConnInfo::default() };
-            let Some(chain) = choose(&listener, &info, &Learned::default()) else { return };
-            return finish(Inbound { worker, listener, chain, info, entered }, Stream::Unix(stream)).await;
+            let chain = choose(&listener, &info, &Learned::default())?;
+            return Some((Box::new(Inbound { worker, listener, chain, info, entered }), Stream::Unix(stream)));
         }
         Socket::Tcp(tcp, peer) => (tcp, peer),
     };
@@ -122,22 +132,18 @@ async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, entered: Entered, so
     // Whoever is told to end while still being looked at ends.
     let looked = tokio::select! {
         looked = look(&listener, &mut fresh, &mut info, &mut learned) => looked,
-        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return None,
     };
-    if looked.is_none() {
-        return;
-    }
+    looked?;
     let Some(chain) = choose(&listener, &info, &learned) else {
         tracing::debug!(listener = %listener.name, peer = ?info.remote, sni = %info.sni, "no filter chain for the connection");
-        return;
+        return None;
     };
-    let inbound = Inbound { worker, listener, chain, info, entered };
+    let inbound = Box::new(Inbound { worker, listener, chain, info, entered });
     if inbound.chain.tls.is_some() {
-        secure(inbound, fresh, learned).await;
-    } else {
-        let stream = Stream::Tcp(Replay::with(fresh.ahead.freeze(), fresh.tcp));
-        finish(inbound, stream).await;
+        return secure(inbound, fresh, learned).await;
     }
+    Some((inbound, Stream::Tcp(Replay::with(fresh.ahead.freeze(), fresh.tcp))))
 }
 
 /// IPv4 addresses that came in by an IPv6 socket are IPv4 addresses.
@@ -298,30 +304,30 @@ fn choose(listener: &Listener, info: &ConnInfo, learned: &Learned) -> Option<Arc
     chain::choose(listener, sniffed).cloned()
 }
 
-/// Ends TLS and goes on with what is inside.
-async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
+/// Ends TLS.
+async fn secure(mut inbound: Box<Inbound>, mut fresh: Fresh, mut learned: Learned) -> Option<(Box<Inbound>, Stream)> {
     let limit = inbound.chain.tls_timeout.unwrap_or(HANDSHAKE);
     let handle = inbound.entered.handle.clone();
     let secured = tokio::select! {
         done = timeout(limit, handshake(&mut inbound, &mut fresh, &mut learned)) => done,
-        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return None,
     };
     let start = match secured {
         Ok(Some(accept)) => accept,
         Ok(None) | Err(_) => {
             inbound.worker.setup.own.handshakes_failed.add(1);
-            return;
+            return None;
         }
     };
     let context = start.context.clone();
     let stream = tokio::select! {
         done = timeout(limit, start.into_accept(fresh.tcp)) => done,
-        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return None,
     };
     match stream {
         Ok(Ok(stream)) => {
             inbound.info.tls = Some(peer::info(stream.get_ref().1, &inbound.chain, &context));
-            finish(inbound, Stream::TlsServer(Box::new(stream))).await;
+            return Some((inbound, Stream::TlsServer(Box::new(stream))));
         }
         Ok(Err(error)) => {
             inbound.worker.setup.own.handshakes_failed.add(1);
@@ -329,6 +335,7 @@ async fn secure(mut inbound: Inbound, mut fresh: Fresh, mut learned: Learned) {
         }
         Err(_) => inbound.worker.setup.own.handshakes_failed.add(1),
     }
+    None
 }
 
 /// A handshake of which the hello was read.
@@ -367,25 +374,45 @@ async fn handshake(inbound: &mut Inbound, fresh: &mut Fresh, learned: &mut Learn
 }
 
 /// Hands the connection to what ends its chain.
-async fn finish(inbound: Inbound, stream: Stream) {
-    let chain = inbound.chain.clone();
-    for filter in &chain.filters {
-        match filter {
-            // Kept by what ends the chain.
-            NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => {}
-            NetworkFilter::Rbac(rules) => {
-                let subject = Subject { conn: &inbound.info, client: None, head: None };
-                if let Err(details) = allowed(rules, subject) {
-                    tracing::debug!(listener = %inbound.listener.name, %details, "connection refused");
-                    return;
-                }
-            }
-            // Its configuration did not come: without it nothing may pass.
-            NetworkFilter::Discovered(_) => return,
-        }
+async fn serve(inbound: Box<Inbound>, stream: Stream) {
+    if !passes(&inbound) {
+        return;
     }
+    let chain = inbound.chain.clone();
     match &chain.terminal {
         Terminal::Http(hcm) => http::serve(inbound, hcm.clone(), stream).await,
-        Terminal::Tcp(proxy) => tcp::serve(inbound, proxy.clone(), stream).await,
+        Terminal::Tcp(proxy) => Box::pin(tcp::serve(inbound, proxy.clone(), stream)).await,
+    }
+}
+
+/// Whether the chain's filters let the connection pass.
+fn passes(inbound: &Inbound) -> bool {
+    inbound.chain.filters.iter().all(|filter| match filter {
+        // Kept by what ends the chain.
+        NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => true,
+        NetworkFilter::Rbac(rules) => {
+            let subject = Subject { conn: &inbound.info, client: None, head: None };
+            if let Err(details) = allowed(rules, subject) {
+                tracing::debug!(listener = %inbound.listener.name, %details, "connection refused");
+                return false;
+            }
+            true
+        }
+        // Its configuration did not come: without it nothing may pass.
+        NetworkFilter::Discovered(_) => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every idle connection holds this much in its task.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of_future(super::serve);
+        assert!(size <= 1536, "{size}");
     }
 }

@@ -3,7 +3,7 @@
 //! Owns accept loops. A listener that cannot be bound is tried again and never stops its neighbours. One that is removed
 //! or changed drains: what was accepted is finished, what waits in the kernel's queue is still taken in.
 
-use crate::{inbound, net::bound::Options, worker::Worker};
+use crate::{clock, inbound, net::bound::Options, worker::Worker};
 use ahash::AHashMap;
 use std::{
     cell::{Cell, RefCell},
@@ -190,7 +190,8 @@ impl Handle {
         let active = self.active.get().saturating_sub(1);
         self.active.set(active);
         if active == 0 {
-            self.idle_since.set(Instant::now());
+            // Whoever ends a request has just read the clock.
+            self.idle_since.set(clock::recent());
         }
     }
 

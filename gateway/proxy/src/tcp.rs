@@ -61,7 +61,7 @@ impl Story {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(inbound: Inbound, proxy: Arc<TcpProxy>, stream: Stream) {
+pub(crate) async fn serve(inbound: Box<Inbound>, proxy: Arc<TcpProxy>, stream: Stream) {
     let handle = inbound.entered.handle.clone();
     handle.settle(
         &inbound.chain,

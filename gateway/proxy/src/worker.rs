@@ -6,7 +6,7 @@
 use crate::{
     clock,
     drain::Drain,
-    http::Logs,
+    http::{Logs, timer::Timers},
     listen::Listeners,
     net::bound::Bound,
     telemetry::{
@@ -100,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) resolver: Rc<Resolver>,
     /// Compiled access logs.
     pub(crate) logs: Logs,
+    /// Timers that no request needs.
+    pub(crate) timers: Rc<Timers>,
     live: RefCell<Rc<Pinned>>,
     faults: Rc<Cell<u32>>,
     clusters: RefCell<AHashMap<Arc<str>, Rc<Cluster>>>,
@@ -202,6 +204,7 @@ impl Worker {
             labels: Labels::new(tables, setup.facts.clone(), &setup.announcement),
             resolver: Resolver::new(),
             logs: Logs::default(),
+            timers: Rc::default(),
             faults: Rc::default(),
             live: RefCell::new(Rc::new(Pinned(first))),
             clusters: RefCell::default(),

@@ -22,13 +22,15 @@ pub(super) fn of(
     // A route that bounds the life of streams has no other timeout unless the client asks for one.
     let mut global = if action.stream_limit.is_none() { action.timeout } else { None };
     let expected = router.is_some_and(|router| router.respect_expected_timeout);
-    let told = expected.then(|| millis(head, names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS)).flatten();
-    if let Some(told) = told.or_else(|| millis(head, names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS)) {
-        global = nonzero(told);
-    }
     let mut per_try = policy.and_then(|policy| policy.per_try_timeout);
-    if let Some(told) = millis(head, names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS) {
-        per_try = nonzero(told);
+    if names::any_envoy(&head.headers) {
+        let told = expected.then(|| millis(head, names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS)).flatten();
+        if let Some(told) = told.or_else(|| millis(head, names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS)) {
+            global = nonzero(told);
+        }
+        if let Some(told) = millis(head, names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS) {
+            per_try = nonzero(told);
+        }
     }
     if let (Some(one), Some(all)) = (per_try, global)
         && one >= all
@@ -62,7 +64,8 @@ fn max_stream(hcm: &Hcm, action: &RouteAction, head: &Head, grpc: bool) -> Optio
 
 /// Status when the request times out, if the client asks for another than 504.
 pub(super) fn alternative(head: &Head) -> Option<StatusCode> {
-    head.headers.contains_key(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE).then_some(StatusCode::NO_CONTENT)
+    let asked = || head.headers.contains_key(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
+    (names::any_envoy(&head.headers) && asked()).then_some(StatusCode::NO_CONTENT)
 }
 
 fn nonzero(duration: Duration) -> Option<Duration> {

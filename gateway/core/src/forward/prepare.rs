@@ -31,8 +31,10 @@ pub fn prepare(forward: &mut Forward, context: Context<'_>, head: &mut Head) {
         change(&filter.request, forward, context, head);
         forward.mutations.push(filter);
     }
-    head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
-    head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    if names::any_envoy(&head.headers) {
+        head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
+        head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    }
     if forward.matched.host().request_attempt_count {
         head.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));
     }
@@ -66,7 +68,7 @@ pub fn stamp_attempt(forward: &Forward, attempt: u32, elapsed: Duration, after_t
     let hedging = forward.hedge.is_some_and(|hedge| hedge.on_per_try_timeout);
     if let Some(expected) = expected_timeout(&forward.timeouts, hedging, elapsed) {
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        head.headers.insert(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(millis));
+        head.headers.insert(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, names::number(millis));
     }
 }
 

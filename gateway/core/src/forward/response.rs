@@ -24,7 +24,7 @@ pub fn upstream_response(
     let facts =
         Facts { head: Some(head), conn: Some(context.conn), client: context.caller.address, attempts, ..*facts };
     if !forward.suppress_envoy_headers {
-        headers.insert(names::X_ENVOY_UPSTREAM_SERVICE_TIME, HeaderValue::from(millis));
+        headers.insert(names::X_ENVOY_UPSTREAM_SERVICE_TIME, names::number(millis));
     }
     header::change_response(&forward.matched, forward.cluster_weight(), &facts, headers);
     if forward.matched.host().response_attempt_count {
@@ -45,14 +45,17 @@ pub fn upstream_response(
 /// What the connection manager does to every response, also to those made here. `upgraded`: the response accepts an upgrade.
 /// `date` is left to the I/O layer, which has the clock.
 pub fn finish_response(hcm: &Hcm, head: Option<&Head>, upgraded: bool, headers: &mut HeaderMap) {
-    if !upgraded {
-        headers.remove(h::CONNECTION);
-        headers.remove(h::UPGRADE);
+    if names::any_hop_by_hop(headers) {
+        if !upgraded {
+            headers.remove(h::CONNECTION);
+            headers.remove(h::UPGRADE);
+        }
+        for name in [h::TRANSFER_ENCODING, names::KEEP_ALIVE, names::PROXY_CONNECTION] {
+            headers.remove(name);
+        }
     }
-    for name in [h::TRANSFER_ENCODING, names::KEEP_ALIVE, names::PROXY_CONNECTION] {
-        headers.remove(name);
-    }
-    let asked = |head: &&Head| hcm.request_id.in_response || head.headers.contains_key(names::X_ENVOY_FORCE_TRACE);
+    let forced = |head: &Head| head.headers.contains_key(names::X_ENVOY_FORCE_TRACE);
+    let asked = |head: &&Head| hcm.request_id.in_response || (names::any_envoy(&head.headers) && forced(head));
     if let Some(id) = head.filter(asked).and_then(|head| head.headers.get(names::X_REQUEST_ID)) {
         headers.insert(names::X_REQUEST_ID, id.clone());
     }

@@ -81,7 +81,7 @@ struct Told {
 impl Told {
     fn take(headers: &mut HeaderMap) -> Self {
         // Nearly no request has any of these, and each removal is a lookup.
-        if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        if !names::any_envoy(headers) {
             return Self::default();
         }
         let mut text = |name: HeaderName| headers.remove(name).and_then(|value| value.to_str().map(str::to_owned).ok());
@@ -143,6 +143,9 @@ fn condition(word: &str) -> Option<RetryOn> {
 
 /// Whether a trusted client asks for hedging, if it says anything.
 pub(crate) fn told_hedging(head: &Head) -> Option<bool> {
+    if !names::any_envoy(&head.headers) {
+        return None;
+    }
     match head.headers.get(names::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT)?.as_bytes() {
         b"true" => Some(true),
         b"false" => Some(false),

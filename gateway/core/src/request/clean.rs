@@ -50,6 +50,9 @@ pub(super) fn hop_by_hop(head: &mut Head) {
         head.upgrade.clear();
         head.headers.remove(names::HTTP2_SETTINGS);
     }
+    if !names::any_hop_by_hop(&head.headers) {
+        return;
+    }
     for name in
         [header::CONNECTION, header::UPGRADE, names::KEEP_ALIVE, names::PROXY_CONNECTION, header::TRANSFER_ENCODING]
     {
@@ -127,8 +130,7 @@ const TRUSTED_ONLY: [HeaderName; 14] = [
 
 /// Removes what this caller may not say, and says whether it is internal.
 pub(super) fn untrusted(caller: Caller, table: Option<&RouteTable>, headers: &mut HeaderMap) {
-    // One scan instead of a dozen lookups: nearly no client sends any of these.
-    let any = headers.keys().any(|name| name.as_str().starts_with("x-envoy-"));
+    let any = names::any_envoy(headers);
     if any {
         headers.remove(names::X_ENVOY_INTERNAL);
     }

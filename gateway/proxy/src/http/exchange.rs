@@ -7,8 +7,10 @@ use super::{
     logs::{self, Compiled},
 };
 use crate::{
+    clock,
     codec::http2,
-    listen::Handle,
+    inbound::Inbound,
+    listen::{Entered, Handle},
     telemetry::{
         ends::OtherEnd,
         labels::{Finished, Role, Side, Told},
@@ -60,19 +62,13 @@ pub(crate) struct Downstream {
 }
 
 impl Downstream {
-    /// Made once per connection.
-    pub(crate) fn new(
-        worker: Rc<Worker>,
-        listener: Arc<Listener>,
-        chain: Arc<FilterChain>,
-        hcm: Arc<Hcm>,
-        info: ConnInfo,
-        handle: Rc<Handle>,
-        http2: bool,
-    ) -> Rc<Self> {
+    /// Made once per connection, which stays in the books for as long as the second lives.
+    pub(crate) fn new(inbound: Inbound, hcm: Arc<Hcm>, http2: bool) -> (Rc<Self>, Entered) {
+        let Inbound { worker, listener, chain, info, entered } = inbound;
+        let handle = entered.handle.clone();
         let side = worker.labels.side(listener.direction, &info);
         let logs = worker.logs.of(&hcm, &hcm.access_logs);
-        Rc::new(Self { worker, listener, chain, hcm, info, handle, http2, side, logs })
+        (Rc::new(Self { worker, listener, chain, hcm, info, handle, http2, side, logs }), entered)
     }
 
     /// Whether anybody will read the heads after the response went out.
@@ -87,7 +83,6 @@ pub(crate) struct Exchange {
     pub(crate) downstream: Rc<Downstream>,
     /// When it began.
     pub(crate) start: Instant,
-    wall: SystemTime,
     /// Everything else, filled as it becomes known.
     pub(crate) facts: RefCell<Known>,
     /// Its stream, where it has one: it knows how it ended.
@@ -150,8 +145,7 @@ impl Exchange {
         downstream.worker.setup.own.requests.add(1);
         Rc::new(Self {
             downstream: downstream.clone(),
-            start: Instant::now(),
-            wall: SystemTime::now(),
+            start: clock::read(),
             facts: RefCell::default(),
             stream: RefCell::default(),
             unread: Cell::new(false),
@@ -163,7 +157,13 @@ impl Exchange {
 
     /// Microseconds since it began.
     pub(crate) fn micros(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+        clock::read();
+        self.recent_micros()
+    }
+
+    /// The same as far as the clock was read: where nothing was waited for since.
+    pub(crate) fn recent_micros(&self) -> u64 {
+        u64::try_from(clock::recent().saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// The client is gone or gets nothing more; says how it ended.
@@ -204,9 +204,14 @@ impl Exchange {
         self.downstream.side.end.as_ref().filter(|_| self.facts.borrow().told.source.is_some())
     }
 
+    /// Whether there is anything to tell.
+    pub(crate) fn tells(&self, to: Option<&OtherEnd>) -> bool {
+        self.downstream.hcm.mesh_stats && to.is_some()
+    }
+
     /// Tells a server of the mesh who asks, or a client of the mesh who answers; nobody else.
     pub(crate) fn tell(&self, to: Option<&OtherEnd>, headers: &mut HeaderMap) {
-        if self.downstream.hcm.mesh_stats && to.is_some() {
+        if self.tells(to) {
             self.downstream.worker.labels.tell(headers);
         }
     }
@@ -218,13 +223,19 @@ impl Exchange {
 
     /// The request is over. Only the first call counts.
     pub(crate) fn finish(&self) {
+        if !self.done.get() {
+            self.finish_at(self.micros());
+        }
+    }
+
+    /// The same, so many microseconds after its beginning.
+    pub(crate) fn finish_at(&self, end: u64) {
         if self.done.replace(true) {
             return;
         }
         let downstream = &self.downstream;
         downstream.handle.end();
         downstream.worker.setup.own.requests.add(-1);
-        let end = self.micros();
         let mut known = self.facts.borrow_mut();
         known.times.end = Some(end);
         known.times.response_end.get_or_insert(end);
@@ -289,8 +300,7 @@ impl Exchange {
         let conn = known.conn.as_deref();
         Record {
             facts,
-            start: self
-                .wall
+            start: clock::wall(self.start)
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
             times: known.times,

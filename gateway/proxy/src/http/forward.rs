@@ -19,13 +19,13 @@ use crate::{
 };
 use http::{Response, StatusCode};
 use http_body::Body as _;
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, rc::Rc, time::Duration};
 use tombolo_gateway_core::{
     balance::drop_overload,
     decision::{Forward, UpgradePlan},
     failure::{Failure, Kind},
     format::Facts,
-    forward::{Asked, Context, Trail, finish_response, follow, prepare, upstream_response},
+    forward::{Asked, Context, Trail, finish_response, follow, prepare, stamp_attempt, upstream_response},
     head::Head,
     request::Caller,
 };
@@ -84,6 +84,7 @@ pub(crate) async fn forward(
     exchange.facts.borrow_mut().flags.extend(forward.flags);
     if let Some(delay) = forward.delay {
         tokio::time::sleep(delay).await;
+        crate::clock::read();
     }
     let Some(cluster) = downstream.worker.cluster(&forward.cluster) else {
         keep_head(exchange, head);
@@ -112,6 +113,7 @@ pub(crate) async fn forward(
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
         return Ok(Passed::Done(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await));
     }
+    stamp_attempt(&forward, 1, Duration::from_micros(exchange.recent_micros()), false, &mut head);
     let ask =
         Ask { exchange, forward: &forward, head: &head, source: source.as_ref(), cluster: &cluster, upstream, live };
     let done = tries::run(&ask).await;
@@ -202,7 +204,8 @@ fn respond(
     }
     let status = parts.status.as_u16();
     exchange.hear(Role::Destination, &mut parts.headers);
-    let micros = exchange.micros();
+    // Read when the response came.
+    let micros = exchange.recent_micros();
     let (request_end, whole) = {
         let mut known = exchange.facts.borrow_mut();
         known.times.upstream_receive_begin = Some(micros);
@@ -272,7 +275,7 @@ fn respond(
     }
     if incoming.is_end_stream() || is_head {
         let done = exchange.facts.borrow().source.as_ref().is_none_or(|s| s.borrow().ended());
-        exchange.finish();
+        exchange.finish_at(micros);
         // Its task must see the end of the message before it can serve again; the pool looks for that.
         held.release(done && incoming.is_end_stream());
         return Response::from_parts(parts, Outgoing::Empty);
@@ -282,8 +285,8 @@ fn respond(
             // Nothing of it is still to come: what it occupies is given back before it is written.
             let done = exchange.facts.borrow().source.as_ref().is_none_or(|s| s.borrow().ended());
             exchange.add_sent(data.len());
-            exchange.facts.borrow_mut().times.upstream_receive_end = Some(exchange.micros());
-            exchange.finish();
+            exchange.facts.borrow_mut().times.upstream_receive_end = Some(micros);
+            exchange.finish_at(micros);
             held.release(done);
             return Response::from_parts(parts, Outgoing::Full(Some(data)));
         }
@@ -294,7 +297,6 @@ fn respond(
         idle: forward.timeouts.idle,
         life: forward.timeouts.max_stream.map(|life| crate::clock::at(exchange.start + life)),
     };
-    let fresh_sleep = after.sleep.filter(|_| clocks.idle.is_none());
-    let streaming = Streaming::new(incoming, held, clocks, fresh_sleep, forward.response_kbps, trailers);
+    let streaming = Streaming::new(incoming, held, clocks, after.timer, forward.response_kbps, trailers);
     Response::from_parts(parts, Outgoing::Stream(streaming))
 }

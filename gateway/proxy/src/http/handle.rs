@@ -10,6 +10,7 @@ use super::{
     response::Outgoing,
 };
 use crate::{
+    clock,
     codec::{Arrived, Incoming},
     telemetry::labels::Role,
     upstream::keeper::Live,
@@ -105,7 +106,7 @@ async fn serve(
     let mut trail = Trail::default();
     loop {
         exchange.facts.borrow_mut().caller = Some(request.caller);
-        let moment = Moment { now: worker.now(), active_faults: worker.active_faults() };
+        let moment = Moment { now: clock::at(clock::recent()), active_faults: worker.active_faults() };
         let (hcm, info) = (&downstream.hcm, &downstream.info);
         let mut decision = decide(&live.config, hcm, table, info, request.caller, &request.head, moment, random);
         let recodes = enter(decision.bodies(), &mut request.head, request.body.is_over());
@@ -119,10 +120,12 @@ async fn serve(
         };
         let fault = (decided.delay.is_some() || decided.response_kbps.is_some()).then(|| worker.fault());
         exchange.facts.borrow_mut().health_check = decided.health_check;
-        if !recodes.is_empty()
-            && let Err(failure) = filters::request(&recodes, &mut request, decided.timeouts.idle).await
-        {
-            return forward::failed(&exchange, request.head, failure, 0);
+        if !recodes.is_empty() {
+            let changed = filters::request(&recodes, &mut request, decided.timeouts.idle).await;
+            clock::read();
+            if let Err(failure) = changed {
+                return forward::failed(&exchange, request.head, failure, 0);
+            }
         }
         match forward::forward(&exchange, live, decided, request, &mut trail).await? {
             Passed::Done(response) => {

@@ -3,7 +3,7 @@
 //! Owns the wait. Only connection managers with the on-demand filter wait, and only where the routes say that more hosts may come.
 
 use super::exchange::Downstream;
-use crate::worker::Pinned;
+use crate::{clock, worker::Pinned};
 use std::{rc::Rc, time::Duration};
 use tombolo_gateway_core::{
     config::{Hcm, HttpFilterKind},
@@ -26,7 +26,9 @@ pub(super) async fn live_for(downstream: &Downstream, head: &Head) -> Rc<Pinned>
     if table.more_hosts.is_none() || table.index.find(host).is_some() {
         return live;
     }
-    let Some(generation) = worker.setup.asker.host(&table.name, host).await else { return worker.live() };
+    let told = worker.setup.asker.host(&table.name, host).await;
+    clock::read();
+    let Some(generation) = told else { return worker.live() };
     let mut news = worker.setup.live.clone();
     let caught_up = async {
         while worker.live().config.generation < generation {
@@ -38,6 +40,7 @@ pub(super) async fn live_for(downstream: &Downstream, head: &Head) -> Rc<Pinned>
         }
     };
     let _ = tokio::time::timeout(FOLLOW, caught_up).await;
+    clock::read();
     worker.live()
 }
 

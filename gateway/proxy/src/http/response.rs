@@ -3,7 +3,7 @@
 //! Owns what must live as long as the response does: the connection it comes from, the counts it occupies, and its
 //! clocks. When the last byte went out, or nobody wants it any more, everything is given back.
 
-use super::{body::BodyError, exchange::Exchange};
+use super::{body::BodyError, exchange::Exchange, timer::Timer};
 use crate::{clock, codec::Incoming, upstream::pool::Lease};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -14,7 +14,6 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::time::Sleep;
 use tombolo_gateway_core::{
     balance::InFlight,
     breaker::Permit,
@@ -40,7 +39,9 @@ pub(crate) struct Streaming {
     incoming: Incoming,
     held: Held,
     clocks: Clocks,
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
+    /// Since when nothing moves, once that was noticed.
+    still: Option<Instant>,
     trailers: bool,
     pace: Option<Pace>,
     over: bool,
@@ -83,7 +84,7 @@ impl Streaming {
         incoming: Incoming,
         held: Held,
         clocks: Clocks,
-        sleep: Option<Pin<Box<Sleep>>>,
+        timer: Timer,
         kbps: Option<u64>,
         trailers: bool,
     ) -> Box<Self> {
@@ -94,7 +95,7 @@ impl Streaming {
             sent: 0.0,
             waiting: None,
         });
-        Box::new(Self { incoming, held, clocks, sleep, trailers, pace, over: false })
+        Box::new(Self { incoming, held, clocks, timer, still: None, trailers, pace, over: false })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
@@ -119,10 +120,8 @@ impl Streaming {
     }
 
     fn moved(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Polled {
-        if self.clocks.idle.is_some() {
-            // Begins anew with the next wait.
-            self.sleep = None;
-        }
+        // Begins anew with the next wait.
+        self.still = None;
         if let Some(trailers) = frame.trailers_ref() {
             let mut known = self.held.exchange.facts.borrow_mut();
             known.grpc_status = grpc_status(trailers).or(known.grpc_status);
@@ -158,10 +157,7 @@ impl Streaming {
         let slice = (pace.bytes_per_second / 16.0).max(1.0);
         if allowed < slice.min(data.len() as f64) {
             let wait = Duration::from_secs_f64((slice / pace.bytes_per_second).max(0.001));
-            let mut sleep = Box::pin(tokio::time::sleep(wait));
-            let pending = sleep.as_mut().poll(cx).is_pending();
-            self.sleep = Some(sleep);
-            if pending {
+            if self.timer.poll(cx, Instant::now() + wait).is_pending() {
                 return Some(Poll::Pending);
             }
         }
@@ -178,27 +174,19 @@ impl Streaming {
 
     /// Waits for the next clock that could run out.
     fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Polled {
-        if self.sleep.is_none() {
-            let idle = self.clocks.idle.map(|idle| Instant::now() + idle);
-            let at = |millis: Option<Millis>| millis.map(|m| clock::origin() + Duration::from_millis(m.0));
-            let next = [idle, at(self.clocks.global), at(self.clocks.life)].into_iter().flatten().min();
-            match next {
-                Some(next) => self.sleep = Some(Box::pin(tokio::time::sleep_until(next.into()))),
-                None => return Poll::Pending,
-            }
-        }
-        let Some(sleep) = self.sleep.as_mut() else { return Poll::Pending };
-        std::task::ready!(sleep.as_mut().poll(cx));
-        self.sleep = None;
-        let now = clock::now();
-        let kind = if self.clocks.global.is_some_and(|at| at <= now) {
+        let still = *self.still.get_or_insert_with(Instant::now);
+        let idle = self.clocks.idle.map(|idle| still + idle);
+        let at = |millis: Option<Millis>| millis.map(|m| clock::origin() + Duration::from_millis(m.0));
+        let bounds = [idle, at(self.clocks.global), at(self.clocks.life)];
+        let Some(next) = bounds.into_iter().flatten().min() else { return Poll::Pending };
+        std::task::ready!(self.timer.poll(cx, next));
+        // The timer rings at its moment or after it.
+        let kind = if bounds[1] == Some(next) {
             Kind::UpstreamTimeout
-        } else if self.clocks.life.is_some_and(|at| at <= now) {
+        } else if bounds[2] == Some(next) {
             Kind::MaxStreamDuration
-        } else if self.clocks.idle.is_some() {
-            Kind::StreamIdleTimeout
         } else {
-            return self.poll_clocks(cx);
+            Kind::StreamIdleTimeout
         };
         self.broke(Failure::new(kind));
         Poll::Ready(Some(Err(BodyError::Timeout)))
@@ -250,7 +238,8 @@ impl Held {
 
 /// `grpc-status` of headers or trailers.
 pub(crate) fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status");
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 impl Outgoing {

@@ -7,6 +7,7 @@ use super::{
     body::{Body, Reader, SharedSource},
     exchange::Exchange,
     send,
+    timer::Timer,
 };
 use crate::{
     clock,
@@ -21,6 +22,7 @@ use crate::{
 use http::{HeaderMap, Method, Response};
 use smallvec::SmallVec;
 use std::{
+    borrow::Cow,
     cell::Cell,
     pin::Pin,
     rc::Rc,
@@ -28,7 +30,6 @@ use std::{
     task::Poll,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::time::Sleep;
 use tombolo_gateway_core::{
     attempt::{Action, Attempt, Broken, Event, ResponseHead, Setup, Step, TryId},
     balance::{self, InFlight},
@@ -96,8 +97,8 @@ pub(crate) struct After {
     pub(crate) flags: Flags,
     /// Until when the response must be complete.
     pub(crate) until: Option<Millis>,
-    /// A timer that may be used again.
-    pub(crate) sleep: Option<Pin<Box<Sleep>>>,
+    /// The clock of the whole, which goes on.
+    pub(crate) timer: Timer,
 }
 
 /// Why a try broke.
@@ -159,11 +160,11 @@ async fn go(ask: &Ask<'_>) -> Done {
     let worker = &ask.exchange.downstream.worker;
     let mut attempt = Attempt::new(setup(ask));
     let mut tries: SmallVec<[Try<'_>; 1]> = SmallVec::new();
-    let mut sleep: Option<Pin<Box<Sleep>>> = None;
+    let mut timer = Timer::new(&worker.timers);
     let mut complete = ask.source.is_none();
     let stream = stream_clock(ask);
     if complete {
-        let _ = attempt.next(Event::RequestComplete, worker.now(), 0);
+        let _ = attempt.next(Event::RequestComplete, clock::at(clock::recent()), 0);
     }
     let mut step = Step { drop: None, action: Action::Pick(TryId(0)) };
     let mut got: Option<(TryId, Box<Got>)> = None;
@@ -179,7 +180,7 @@ async fn go(ask: &Ask<'_>) -> Done {
             }
             Action::Forward(id) => {
                 let until = attempt.until();
-                let after = After { attempts: attempt.count(), flags: attempt.flags(), until, sleep };
+                let after = After { attempts: attempt.count(), flags: attempt.flags(), until, timer };
                 match got.take().filter(|(of, _)| *of == id) {
                     Some((_, got)) => return Done::Response(got, after),
                     None => return Done::Failed(Failure::new(Kind::LocalReset), after),
@@ -188,12 +189,12 @@ async fn go(ask: &Ask<'_>) -> Done {
             Action::Fail(failure) | Action::Abort(failure) => {
                 return Done::Failed(
                     failure,
-                    After { attempts: attempt.count(), flags: attempt.flags(), until: None, sleep },
+                    After { attempts: attempt.count(), flags: attempt.flags(), until: None, timer },
                 );
             }
             Action::Wait(_) => {}
         }
-        let woken = wait(ask, &attempt, &mut tries, &mut sleep, complete, &stream).await;
+        let woken = wait(ask, &attempt, &mut tries, &mut timer, complete, &stream).await;
         if let Some(source) = ask.source
             && attempt.keeps_body()
             && !source.borrow().replayable()
@@ -211,7 +212,7 @@ async fn go(ask: &Ask<'_>) -> Done {
                 let step = attempt.next(Event::Timer, now, worker.draw());
                 let over = matches!(step.action, Action::Fail(_));
                 for late in tries.iter().filter(|one| over || step.drop == Some(one.id)) {
-                    report(ask, Some(&late.endpoint), Outcome::TimedOut);
+                    report(ask, Some(&late.endpoint), || Outcome::TimedOut);
                 }
                 step
             }
@@ -261,8 +262,8 @@ fn stream_clock(ask: &Ask<'_>) -> StreamClock {
 
 /// Chooses an endpoint for a try and begins it.
 async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &mut SmallVec<[Try<'a>; 1]>) -> Step {
-    let worker = &ask.exchange.downstream.worker;
-    let now = worker.now();
+    // Read when the request began, or when the try before this one ended.
+    let now = clock::at(clock::recent());
     let Some(Picked { endpoint, priority }) = choose(ask, attempt, now).await else {
         return attempt.next(Event::NoHost(id), now, 0);
     };
@@ -275,13 +276,16 @@ async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &m
         known.endpoint = Some(endpoint.clone());
         known.attempts = attempt.count();
     }
-    let mut head = ask.head.clone();
-    let elapsed = Duration::from_micros(ask.exchange.micros());
-    stamp_attempt(ask.forward, attempt.count(), elapsed, false, &mut head);
+    // The first try's head is the request's own; only what differs from it is a copy.
+    let mut head = Cow::Borrowed(ask.head);
+    if attempt.count() > 1 {
+        let elapsed = Duration::from_micros(ask.exchange.recent_micros());
+        stamp_attempt(ask.forward, attempt.count(), elapsed, false, head.to_mut());
+    }
     if ask.forward.auto_host
         && let Some(host) = endpoint.host.borrow().as_ref().filter(|h| !h.endpoint.hostname.is_empty())
     {
-        host.endpoint.hostname.as_ref().clone_into(&mut head.authority);
+        host.endpoint.hostname.as_ref().clone_into(&mut head.to_mut().authority);
     }
     let opened = Rc::new(Cell::new(false));
     let outcome = Box::pin(one_try(ask, endpoint.clone(), head, opened.clone()));
@@ -324,7 +328,7 @@ impl Ask<'_> {
 async fn one_try(
     ask: &Ask<'_>,
     endpoint: Rc<Endpoint>,
-    mut head: Head,
+    head: Cow<'_, Head>,
     opened: Rc<Cell<bool>>,
 ) -> Result<Box<Got>, Lost> {
     let downstream = &ask.exchange.downstream;
@@ -342,7 +346,7 @@ async fn one_try(
         downstream: downstream.handle.id,
         http1_only: tunnel,
     };
-    let (mut left, begun) = (STALE, Instant::now());
+    let (mut left, begun) = (STALE, clock::recent());
     loop {
         let mut lease = endpoint.lease(&downstream.worker.around, ask.live, &upstream, &wish).await.map_err(unsent)?;
         opened.set(true);
@@ -350,13 +354,16 @@ async fn one_try(
             let trailers = lease.is_http2() || upstream.cluster.http.http1.enable_trailers;
             Body::Client(Reader::new(source, trailers))
         });
-        ask.exchange.tell(lease.conn.end.as_ref(), &mut head.headers);
+        let mut told = Cow::Borrowed(&*head);
+        if ask.exchange.tells(lease.conn.end.as_ref()) {
+            ask.exchange.tell(lease.conn.end.as_ref(), &mut told.to_mut().headers);
+        }
         ask.exchange.facts.borrow_mut().conn = Some(lease.conn.clone());
         let proceed = |mut headers: HeaderMap| ask.proceed(&mut headers);
         let proceed: Option<&dyn Fn(HeaderMap)> =
             if downstream.hcm.proxy_100_continue && ask.source.is_some() { Some(&proceed) } else { None };
         let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass);
-        let request = send::Request { head: &head, tunnel, proceed };
+        let request = send::Request { head: &told, tunnel, proceed };
         match send::send(&mut lease, request, body).await {
             Ok(response) => {
                 return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit, begun }));
@@ -383,14 +390,15 @@ fn finished(
     got: &mut Option<(TryId, Box<Got>)>,
 ) -> Step {
     let worker = &ask.exchange.downstream.worker;
-    let now = worker.now();
+    let now = clock::at(clock::recent());
     match outcome {
         Ok(found) => {
             let status = found.response.status().as_u16();
-            report(ask, endpoint.as_deref(), Outcome::Status(outlier_status(&found.response)));
+            report(ask, endpoint.as_deref(), || Outcome::Status(outlier_status(&found.response)));
             answered(ask, &found, now);
             let listed = attempt.asks_headers() && listed(ask, status, found.response.headers());
-            let unix_seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let since = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let unix_seconds = if attempt.asks_time() { since().map_or(0, |d| d.as_secs()) } else { 0 };
             let head = ResponseHead { try_id: id, status, headers: found.response.headers(), listed, unix_seconds };
             let step = attempt.next(Event::Head(head), now, worker.draw());
             *got = Some((id, found));
@@ -403,7 +411,7 @@ fn finished(
                 _ => None,
             };
             if let Some(outcome) = outcome {
-                report(ask, endpoint.as_deref(), outcome);
+                report(ask, endpoint.as_deref(), || outcome);
             }
             if failure.kind == Kind::DownstreamDisconnect {
                 return failed(broken(ask));
@@ -441,13 +449,13 @@ fn listed(ask: &Ask<'_>, status: u16, headers: &HeaderMap) -> bool {
     })
 }
 
-fn report(ask: &Ask<'_>, endpoint: Option<&Endpoint>, outcome: Outcome) {
+fn report(ask: &Ask<'_>, endpoint: Option<&Endpoint>, outcome: impl FnOnce() -> Outcome) {
     let Some(endpoint) = endpoint else { return };
     let upstream = endpoint.upstream();
     let Some(settings) = &upstream.cluster.outlier else { return };
     let host = endpoint.host.borrow();
     let Some(host) = host.as_ref() else { return };
-    if let Some(cause) = host.state.outliers().record(settings, outcome) {
+    if let Some(cause) = host.state.outliers().record(settings, outcome()) {
         let suspect = Suspect { cluster: endpoint.cluster.clone(), host: host.id(), blame: Blame::Outlier(cause) };
         // Full: the next failure tells again.
         let _ = ask.exchange.downstream.worker.setup.suspects.try_send(suspect);
@@ -475,7 +483,7 @@ async fn wait(
     ask: &Ask<'_>,
     attempt: &Attempt,
     tries: &mut SmallVec<[Try<'_>; 1]>,
-    sleep: &mut Option<Pin<Box<Sleep>>>,
+    timer: &mut Timer,
     complete: bool,
     stream: &StreamClock,
 ) -> Woken {
@@ -503,12 +511,7 @@ async fn wait(
             let Some(next) = [attempt.until(), idle, stream.life].into_iter().flatten().min() else {
                 return Poll::Pending;
             };
-            let deadline = (clock::origin() + Duration::from_millis(next.0)).into();
-            let timer = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.deadline() != deadline {
-                timer.as_mut().reset(deadline);
-            }
-            std::task::ready!(timer.as_mut().poll(cx));
+            std::task::ready!(timer.poll(cx, clock::origin() + Duration::from_millis(next.0)));
             let now = clock::now();
             if attempt.until().is_some_and(|at| at <= now) {
                 return Poll::Ready(Woken::Timer);
@@ -520,7 +523,7 @@ async fn wait(
                 return Poll::Ready(Woken::StreamLife);
             }
             // Early by less than the clock's unit.
-            timer.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(1));
+            std::task::ready!(timer.poll(cx, clock::recent() + Duration::from_millis(1)));
         }
     })
     .await

@@ -8,7 +8,7 @@ use super::{
     connect::Peer,
     keeper::Upstream,
 };
-use crate::worker::Worker;
+use crate::{clock, worker::Worker};
 use http::HeaderMap;
 use smallvec::SmallVec;
 use std::{net::SocketAddr, rc::Rc};
@@ -126,7 +126,9 @@ async fn named(
 ) -> Option<Picked> {
     let secure = matches!(upstream.cluster.transport, TransportSocket::Tls(_) | TransportSocket::Quic(_));
     let (name, port) = split_port(question.host, if secure { 443 } else { 80 });
-    let found = worker.resolver.resolve(name, names).await?;
+    let found = worker.resolver.resolve(name, names).await;
+    clock::read();
+    let found = found?;
     let at = |ip: &std::net::IpAddr| SocketAddr::new(*ip, port);
     let peer = match &*found {
         [] => return None,

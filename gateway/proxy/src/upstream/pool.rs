@@ -8,6 +8,7 @@ mod http3;
 
 use super::connect::{self, Target};
 use crate::{
+    clock,
     codec::{
         Http3Sender, Incoming, SendError, Switched, Upgrade,
         http1::{Client, Outbound},
@@ -533,7 +534,8 @@ impl Lease {
         if self.conn.retired.get() || pool.closed.get() || !sender.is_reusable() {
             return;
         }
-        pool.idle.borrow_mut().push_back(Idle { conn: self.conn.clone(), sender, since: Instant::now() });
+        // Whoever gives back has just read the clock.
+        pool.idle.borrow_mut().push_back(Idle { conn: self.conn.clone(), sender, since: clock::recent() });
         pool.hand_over();
     }
 }

@@ -1,7 +1,8 @@
 //! The `date` of responses, written once a second.
 
+use crate::clock;
 use http::HeaderValue;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 /// The date as it was last written.
 #[derive(Default)]
@@ -13,7 +14,7 @@ pub(super) struct Date {
 impl Date {
     /// The date now.
     pub(super) fn value(&mut self) -> &[u8] {
-        let now = SystemTime::now();
+        let now = clock::wall(clock::recent());
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         if self.second != second || self.value.is_none() {
             self.second = second;

@@ -10,7 +10,12 @@ use super::{
 };
 use crate::{
     codec::{Arrived, Broken, Incoming, Tunnel, Upgrade},
-    http::{Downstream, handle, reply, response::Outgoing},
+    http::{
+        Downstream,
+        handle::{self, Gone},
+        reply,
+        response::Outgoing,
+    },
     listen::Signal,
     net::stream::Stream,
 };
@@ -19,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use std::{
     cell::RefCell,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context, Poll, ready},
@@ -74,6 +79,13 @@ pub(super) struct Asked {
     pub(super) close: bool,
 }
 
+/// A request that is to be answered.
+struct Begun {
+    handled: Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Gone>>>>,
+    asked: Asked,
+    tunnel: Option<oneshot::Sender<Tunnel>>,
+}
+
 /// How a request went.
 enum After {
     /// The next one may come.
@@ -91,15 +103,16 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: Stream) {
     let server = Server::new(stream, downstream);
     let rules = rules(downstream);
     loop {
-        let asked = std::future::poll_fn(|cx| server.poll_head(cx, downstream, &rules)).await;
-        let after = match asked {
+        let next = std::future::poll_fn(|cx| server.poll_next(cx, downstream, &rules)).await;
+        // What is rare, and last, is boxed: an idle connection is as large as the largest of these futures.
+        let after = match next {
             None => return,
-            Some(Ok(head)) => server.answer(downstream, head).await,
-            Some(Err(refusal)) => server.refuse(downstream, refusal).await,
+            Some(Ok(begun)) => server.answer(downstream, begun).await,
+            Some(Err(refusal)) => Box::pin(server.refuse(downstream, refusal)).await,
         };
         match after {
             After::Next => {}
-            After::Close { patient } => return server.close(downstream, patient).await,
+            After::Close { patient } => return Box::pin(server.close(downstream, patient)).await,
             After::Tunnel | After::Cut => return,
         }
     }
@@ -131,6 +144,23 @@ impl Server {
             broken: None,
         };
         Rc::new(Self { inner: RefCell::new(inner) })
+    }
+
+    /// The next request; `None` when there is no more.
+    fn poll_next(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        downstream: &Rc<Downstream>,
+        rules: &Rules,
+    ) -> Poll<Option<Result<Begun, Refusal>>> {
+        let head = ready!(self.poll_head(cx, downstream, rules));
+        Poll::Ready(head.map(|head| head.map(|head| self.begin(downstream, head))))
+    }
+
+    /// What serves a request, not yet begun. Only a connection with a request holds the memory that it takes.
+    fn begin(self: &Rc<Self>, downstream: &Rc<Downstream>, parsed: RequestHead) -> Begun {
+        let (arrived, asked, tunnel) = self.arrived(downstream, parsed);
+        Begun { handled: Box::pin(handle::handle(downstream.clone(), arrived)), asked, tunnel }
     }
 
     /// The next head; `None` when there is no more.
@@ -178,29 +208,27 @@ impl Server {
     }
 
     /// Serves one request.
-    async fn answer(self: &Rc<Self>, downstream: &Rc<Downstream>, parsed: RequestHead) -> After {
-        let (arrived, asked, tunnel) = self.arrived(downstream, parsed);
-        let outcome = {
-            let mut handled = Box::pin(handle::handle(downstream.clone(), arrived));
-            std::future::poll_fn(|cx| {
-                if downstream.handle.poll_signal(cx) == Signal::Close {
-                    return Poll::Ready(None);
-                }
-                if let Poll::Ready(done) = handled.as_mut().poll(cx) {
-                    return Poll::Ready(done.ok());
-                }
-                // A client that is gone takes its request with it: whatever is held for it is dropped.
-                if self.poll_gone(cx) { Poll::Ready(None) } else { Poll::Pending }
-            })
-            .await
-        };
+    async fn answer(self: &Rc<Self>, downstream: &Rc<Downstream>, begun: Begun) -> After {
+        let Begun { mut handled, asked, tunnel } = begun;
+        let outcome = std::future::poll_fn(|cx| {
+            if downstream.handle.poll_signal(cx) == Signal::Close {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(done) = handled.as_mut().poll(cx) {
+                return Poll::Ready(done.ok());
+            }
+            // A client that is gone takes its request with it: whatever is held for it is dropped.
+            if self.poll_gone(cx) { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await;
+        drop(handled);
         let Some(response) = outcome else { return After::Cut };
         if let Some(give) = tunnel
             && !give.is_closed()
             && (response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || (asked.connect && response.status().is_success()))
         {
-            return self.switch(downstream, response, give).await;
+            return Box::pin(self.switch(downstream, response, give)).await;
         }
         self.respond(downstream, response, asked).await
     }

@@ -76,12 +76,14 @@ pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, connection: quinn::Co
         abrupt: false,
     };
     handle.settle(&inbound.chain, limits);
-    let Inbound { worker, listener, chain, info, entered } = inbound;
+    let largest = usize::try_from(hcm.limits.headers_kb).unwrap_or(60) * 1024;
+    let extended = hcm.http3.as_ref().is_some_and(|http3| http3.allow_connect);
+    let (downstream, entered) = Downstream::new(inbound, hcm, true);
     let session = Rc::new(Session {
         connection,
-        largest: usize::try_from(hcm.limits.headers_kb).unwrap_or(60) * 1024,
-        extended: hcm.http3.as_ref().is_some_and(|http3| http3.allow_connect),
-        downstream: Downstream::new(worker, listener, chain, hcm, info, handle, true),
+        largest,
+        extended,
+        downstream,
         next: Cell::new(0),
         refused_from: Cell::new(u64::MAX),
         running: Cell::new(0),

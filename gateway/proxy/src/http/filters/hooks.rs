@@ -2,6 +2,7 @@
 
 use super::{at_once, whole, wrap};
 use crate::{
+    clock,
     codec::Incoming,
     http::{
         exchange::{Exchange, Known},
@@ -131,6 +132,7 @@ pub(crate) async fn foreign_to_web(exchange: &Rc<Exchange>, got: &mut Got, patie
     };
     // What did not come in time is not said.
     let _ = tokio::time::timeout(patience.unwrap_or(PATIENCE), read).await;
+    clock::read();
     let headers = got.response.headers_mut();
     headers.insert("grpc-status", HeaderValue::from(u32::from(grpc_from_http(status))));
     if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
