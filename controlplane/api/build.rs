@@ -1,8 +1,10 @@
 //! Compiles our own protobuf files without an installed protoc, and keeps the descriptions of Envoy's messages that their
 //! crate brings along, for reading and writing them as JSON.
 
-use prost::Message as _;
-use prost_reflect::{DescriptorPool, prost_types::FileDescriptorSet};
+#[path = "build/words.rs"]
+mod words;
+
+use prost_reflect::DescriptorPool;
 use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,32 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     descriptions()
 }
 
-/// The crate of Envoy's messages holds their descriptions in a file that it does not export. Comments are most of it and are left
-/// out.
+/// The crate of Envoy's messages holds their descriptions in a file that it does not export.
 fn descriptions() -> Result<(), Box<dyn Error>> {
     let from = source_of("envoy-types")?.join("src/generated/types.bin");
-    let bytes = fs::read(&from)?;
+    let pool = DescriptorPool::decode(fs::read(&from)?.as_slice())?;
+    // For tests, which compare what the table says with what the descriptions say.
+    println!("cargo:rustc-env=DESCRIPTIONS={}", from.display());
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("sensitive.txt"), sensitive(&DescriptorPool::decode(bytes.as_slice())?).join("\n"))?;
-    let mut all = FileDescriptorSet::decode(bytes.as_slice())?;
-    for file in &mut all.file {
-        file.source_code_info = None;
-    }
-    Ok(fs::write(out.join("xds.bin"), all.encode_to_vec())?)
-}
-
-/// Fields that Envoy marks as ones that must not be shown, sorted. The mark is an extension of the field's options, which does not
-/// survive in what is written.
-fn sensitive(pool: &DescriptorPool) -> Vec<String> {
-    let marked = |field: &prost_reflect::FieldDescriptor| {
-        let options = field.options();
-        let mut extensions = options.extensions();
-        extensions.any(|(e, value)| e.full_name() == "udpa.annotations.sensitive" && value.as_bool() == Some(true))
-    };
-    let fields = pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
-    let mut names: Vec<String> = fields.filter(marked).map(|field| field.full_name().to_owned()).collect();
-    names.sort();
-    names
+    Ok(fs::write(out.join("words.bin"), words::table(&pool)?)?)
 }
 
 /// Where the source of a dependency lies, wherever it came from.

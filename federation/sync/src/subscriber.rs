@@ -96,6 +96,28 @@ impl Subscriber {
         self.subscribe_to(type_url, &all);
     }
 
+    /// Asks for one name of a type, also when it was asked for before: the owner answers every time.
+    pub fn ask(&mut self, type_url: &str, name: &str) {
+        let connected = self.connected;
+        let shelf = self.shelf(type_url);
+        shelf.names.insert(name.to_owned());
+        if connected {
+            let again = [name.to_owned()];
+            let request = if shelf.opened { ask(type_url, &again, &[]) } else { opening(type_url.into(), shelf) };
+            self.outbox.push_back(request);
+        }
+    }
+
+    /// Names that the owner said it does not have, or has under another name as well: the books follow, nothing is said.
+    pub fn rename(&mut self, type_url: &str, name: &str, known_as: Option<&str>) {
+        if let Some(shelf) = self.shelves.get_mut(type_url) {
+            match known_as {
+                Some(known_as) => drop(shelf.names.insert(known_as.to_owned())),
+                None => drop(shelf.names.remove(name)),
+            }
+        }
+    }
+
     /// No longer asks for these names of a type.
     pub fn unsubscribe(&mut self, type_url: &str, names: impl IntoIterator<Item = String>) {
         let mut all = self.names(type_url);
@@ -109,6 +131,12 @@ impl Subscriber {
     #[must_use]
     pub fn names(&self, type_url: &str) -> BTreeSet<String> {
         self.shelves.get(type_url).map(|shelf| shelf.names.clone()).unwrap_or_default()
+    }
+
+    /// Whether a name is asked for.
+    #[must_use]
+    pub fn has_name(&self, type_url: &str, name: &str) -> bool {
+        self.shelves.get(type_url).is_some_and(|shelf| shelf.names.contains(name))
     }
 
     /// Versions of what was accepted, by name.

@@ -103,11 +103,29 @@ impl Assembly {
                 let twin = all.into_iter().find(|other| other.key == scope.key && other.name != scope.name);
                 twin.map_or(Ok(()), |twin| Err(format!("key: is that of scope {:?}", twin.name)))
             }
+            Resource::Listener(listener) => {
+                let mut tables = Needs::tables_of_listener(listener);
+                tables.find_map(|table| self.stranger(table)).map_or(Ok(()), |why| Err(format!("route_config.{why}")))
+            }
+            Resource::Routes(table) => self.stranger(table).map_or(Ok(()), Err),
             Resource::Host(host) => {
                 self.hosts.clash(host).map_or(Ok(()), |domain| Err(format!("domains: {domain:?} is there twice")))
             }
             _ => Ok(()),
         }
+    }
+
+    /// A cluster that a table names although it is not there, where the table does not allow that.
+    fn stranger(&self, table: &RouteTable) -> Option<String> {
+        let mut found = None;
+        if table.validate_clusters {
+            Needs::clusters_of_routes(table, |name| {
+                if found.is_none() && !self.config.clusters.contains(name) && !self.clusters.warming.contains_key(name) {
+                    found = Some(format!("virtual_hosts: there is no cluster {name:?}"));
+                }
+            });
+        }
+        found
     }
 
     /// Takes a resource in.

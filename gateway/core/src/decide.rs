@@ -171,7 +171,7 @@ fn choose_cluster(action: &RouteAction, head: &Head, runtime: &Runtime, drawn: u
         ClusterChoice::Header(header) => Choice { name: named(header), weighted: None },
         ClusterChoice::Weighted { clusters, total, runtime_prefix, random_header } => {
             let told =
-                random_header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok()?.parse::<u64>().ok());
+                random_header.as_deref().and_then(|name| head.headers.get(name)?.to_str().ok()?.parse::<u64>().ok());
             let told = told.unwrap_or(drawn);
             let index = if runtime.is_empty() || runtime_prefix.is_empty() {
                 by_weight(clusters.iter().map(|cluster| u64::from(cluster.weight)), *total, told)

@@ -23,12 +23,12 @@ pub fn evaluate<'c>(changes: &'c HeaderChanges, facts: &Facts<'_>) -> Pending<'c
         }
     };
     let kept = |change: &HeaderChange, value: &HeaderValue| change.keep_empty || !value.is_empty();
-    Pending(changes.set.iter().filter_map(|c| value(c).filter(|v| kept(c, v)).map(|v| (c, v))).collect())
+    Pending(changes.set().iter().filter_map(|c| value(c).filter(|v| kept(c, v)).map(|v| (c, v))).collect())
 }
 
 /// Removes, then puts.
 pub fn apply(changes: &HeaderChanges, pending: Pending<'_>, headers: &mut HeaderMap) {
-    for name in &changes.remove {
+    for name in changes.removed() {
         headers.remove(name);
     }
     for (change, value) in pending.0 {

@@ -30,6 +30,8 @@ mod refusal;
 mod retry;
 mod route;
 mod scope;
+mod share;
+mod split;
 mod tls;
 mod tracing;
 mod types;
@@ -42,6 +44,7 @@ mod tests;
 mod upstream_tests;
 
 pub use refusal::Refusal;
+pub use share::Sharing;
 pub use types::{Kind, SUPPORTED, Support};
 
 use crate::config::{
@@ -96,7 +99,7 @@ fn decode_as(kind: Kind, name: &str, body: &[u8]) -> Decoded<Resource> {
             Resource::Load(Arc::new(load))
         }
         Kind::Listener => Resource::Listener(Arc::new(listener::listener(any::decode::<ListenerMessage>(body)?)?)),
-        Kind::Routes => Resource::Routes(Arc::new(route::table(any::decode::<RouteConfiguration>(body)?)?)),
+        Kind::Routes => Resource::Routes(Arc::new(route::encoded(body, route::Comes::Alone)?)),
         Kind::Secret => {
             let (name, secret) = tls::secret(any::decode::<SecretMessage>(body)?)?;
             Resource::Secret(name, Arc::new(secret))

@@ -1,162 +1,331 @@
-//! From messages to JSON.
+//! From messages to JSON, with the names of fields as in the protobuf files.
 
-use super::{Dictionary, Secrets};
-use prost_reflect::{
-    Cardinality, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value as Proto,
+use super::{
+    JsonError, Secrets,
+    base64::base64,
+    encode::{FIXED32, FIXED64, LENGTH, VARINT},
+    unknown,
+    words::{Enum, Field, Kind, Message, Scalar},
 };
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 const REDACTED: &str = "[redacted]";
+/// Messages nested deeper than this are not written.
+const DEEPEST: usize = 100;
 
-pub(super) fn message(words: &Dictionary, message: &DynamicMessage, secrets: Secrets) -> Value {
-    if let Some(known) = well_known(words, message, secrets) {
-        return known;
-    }
-    let mut out = Map::new();
-    for (field, value) in message.fields() {
-        let hidden = secrets == Secrets::Redacted && sensitive(&field);
-        out.insert(
-            field.name().to_owned(),
-            if hidden { hide(&field, value) } else { one(words, &field, value, secrets) },
-        );
-    }
-    Value::Object(out)
+type Written<T> = Result<T, JsonError>;
+
+/// A message as JSON, with the names of fields as in the protobuf files.
+///
+/// # Errors
+/// When the type is not known or the bytes are no such message.
+pub fn write(type_url: &str, bytes: &[u8], secrets: Secrets) -> Written<Value> {
+    let message = Message::find(type_url).ok_or_else(|| unknown(type_url))?;
+    Writer { secrets, depth: 0 }.message(message, bytes)
 }
 
-/// Fields that Envoy marks as ones that must not be shown.
-const SENSITIVE: &str = include_str!(concat!(env!("OUT_DIR"), "/sensitive.txt"));
-
-fn sensitive(field: &FieldDescriptor) -> bool {
-    SENSITIVE.lines().any(|line| line == field.full_name())
+/// A value as it lies on the wire.
+#[derive(Debug, Clone, Copy)]
+enum Raw<'b> {
+    Varint(u64),
+    Eight([u8; 8]),
+    Four([u8; 4]),
+    Bytes(&'b [u8]),
 }
 
-/// Texts become a word, bytes the same in their notation, messages keep their shape, everything else goes.
-fn hide(field: &FieldDescriptor, value: &Proto) -> Value {
-    match (field.kind(), value) {
-        (_, Proto::List(items)) => items.iter().map(|item| hide_one(item)).collect(),
-        (_, value) => hide_one(value),
-    }
+/// All values of a message, by the numbers of their fields.
+type Raws<'b> = BTreeMap<u32, Vec<Raw<'b>>>;
+
+fn invalid() -> JsonError {
+    JsonError::new("", "not a valid message")
 }
 
-fn hide_one(value: &Proto) -> Value {
-    match value {
-        Proto::Message(inner) => {
-            Value::Object(inner.fields().map(|(field, value)| (field.name().to_owned(), hide(&field, value))).collect())
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
         }
-        Proto::Bytes(_) => Value::String(base64(REDACTED.as_bytes())),
-        _ => Value::String(REDACTED.to_owned()),
     }
+    None
 }
 
-fn one(words: &Dictionary, field: &FieldDescriptor, value: &Proto, secrets: Secrets) -> Value {
-    match value {
-        Proto::List(items) => items.iter().map(|item| single(words, &field.kind(), item, secrets)).collect(),
-        Proto::Map(entries) => {
-            let kind = match field.kind() {
-                Kind::Message(entry) => entry.map_entry_value_field().kind(),
-                other => other,
+fn taken<'b>(rest: &mut &'b [u8], count: usize) -> Option<&'b [u8]> {
+    let (taken, tail) = rest.split_at_checked(count)?;
+    *rest = tail;
+    Some(taken)
+}
+
+fn raws(mut rest: &[u8]) -> Option<Raws<'_>> {
+    let mut out = Raws::new();
+    while !rest.is_empty() {
+        let tag = u32::try_from(varint(&mut rest)?).ok()?;
+        let raw = match tag & 7 {
+            VARINT => Raw::Varint(varint(&mut rest)?),
+            FIXED64 => Raw::Eight(taken(&mut rest, 8)?.try_into().ok()?),
+            FIXED32 => Raw::Four(taken(&mut rest, 4)?.try_into().ok()?),
+            LENGTH => {
+                let length = usize::try_from(varint(&mut rest)?).ok()?;
+                Raw::Bytes(taken(&mut rest, length)?)
+            }
+            _ => return None,
+        };
+        out.entry(tag >> 3).or_default().push(raw);
+    }
+    Some(out)
+}
+
+#[derive(Clone, Copy)]
+struct Writer {
+    secrets: Secrets,
+    depth: usize,
+}
+
+impl Writer {
+    fn message(self, message: Message, bytes: &[u8]) -> Written<Value> {
+        if self.depth > DEEPEST {
+            return Err(JsonError::new("", "nested too deep"));
+        }
+        let inside = Self { depth: self.depth + 1, ..self };
+        let raws = raws(bytes).ok_or_else(invalid)?;
+        if let Some(known) = inside.well_known(message, &raws) {
+            return known;
+        }
+        let mut out = Map::new();
+        for (number, values) in &raws {
+            let Some(field) = message.numbered(*number) else { continue };
+            let hidden = self.secrets == Secrets::Redacted && field.is_sensitive();
+            let value = if hidden { inside.hide(field, values)? } else { inside.field(field, values)? };
+            out.extend(value.map(|value| (field.name.to_owned(), value)));
+        }
+        Ok(Value::Object(out))
+    }
+
+    /// The value of a field; nothing when it is the default that was not set.
+    fn field(self, field: Field, values: &[Raw<'_>]) -> Written<Option<Value>> {
+        if field.is_map() {
+            return self.map(field, values).map(Some);
+        }
+        if field.is_list() {
+            let all = unpacked(field.kind, values)?;
+            return all.into_iter().map(|raw| self.single(field.kind, raw)).collect::<Written<_>>().map(Some);
+        }
+        let Some(raw) = values.last() else { return Ok(None) };
+        if !field.has_presence() && is_default(*raw) {
+            return Ok(None);
+        }
+        self.singular(field.kind, values, *raw).map(Some)
+    }
+
+    /// A message that comes in pieces is the sum of them; of anything else the last one counts.
+    fn singular(self, kind: Kind, values: &[Raw<'_>], last: Raw<'_>) -> Written<Value> {
+        match kind {
+            Kind::Message(inner) if values.len() > 1 => {
+                let pieces: Vec<&[u8]> = values.iter().map(|raw| bytes(*raw)).collect::<Written<_>>()?;
+                self.message(inner, &pieces.concat())
+            }
+            kind => self.single(kind, last),
+        }
+    }
+
+    fn map(self, field: Field, values: &[Raw<'_>]) -> Written<Value> {
+        let Kind::Message(entry) = field.kind else { return Err(invalid()) };
+        let (keys, kind) = entry.numbered(1).zip(entry.numbered(2)).ok_or_else(invalid)?;
+        let mut sorted = BTreeMap::new();
+        for raw in values {
+            let parts = raws(bytes(*raw)?).ok_or_else(invalid)?;
+            let part = |number: u32| parts.get(&number).and_then(|raws| raws.last().copied());
+            let key = match self.single(keys.kind, part(1).unwrap_or_else(|| default(keys.kind)))? {
+                Value::String(key) => key,
+                other => other.to_string(),
             };
-            let mut sorted: Vec<_> =
-                entries.iter().map(|(key, value)| (key_text(key), single(words, &kind, value, secrets))).collect();
-            sorted.sort_by(|a, b| a.0.cmp(&b.0));
-            Value::Object(sorted.into_iter().collect())
+            sorted.insert(key, self.single(kind.kind, part(2).unwrap_or_else(|| default(kind.kind)))?);
         }
-        value => {
-            debug_assert!(field.cardinality() != Cardinality::Repeated, "repeated fields are lists or maps");
-            single(words, &field.kind(), value, secrets)
+        Ok(Value::Object(sorted.into_iter().collect()))
+    }
+
+    fn single(self, kind: Kind, raw: Raw<'_>) -> Written<Value> {
+        match kind {
+            Kind::Message(inner) => self.message(inner, bytes(raw)?),
+            Kind::Enum(kind) => enumeration(kind, raw),
+            Kind::Scalar(kind) => scalar(kind, raw),
         }
     }
-}
 
-fn key_text(key: &MapKey) -> String {
-    match key {
-        MapKey::Bool(key) => key.to_string(),
-        MapKey::I32(key) => key.to_string(),
-        MapKey::I64(key) => key.to_string(),
-        MapKey::U32(key) => key.to_string(),
-        MapKey::U64(key) => key.to_string(),
-        MapKey::String(key) => key.clone(),
+    /// Texts become a word, bytes the same in their notation, messages keep their shape, everything else goes.
+    fn hide(self, field: Field, values: &[Raw<'_>]) -> Written<Option<Value>> {
+        if field.is_map() {
+            return Ok(Some(json!(REDACTED)));
+        }
+        if field.is_list() {
+            return values.iter().map(|raw| self.hide_one(field.kind, *raw)).collect::<Written<_>>().map(Some);
+        }
+        let Some(raw) = values.last() else { return Ok(None) };
+        if !field.has_presence() && is_default(*raw) {
+            return Ok(None);
+        }
+        self.hide_one(field.kind, *raw).map(Some)
+    }
+
+    fn hide_one(self, kind: Kind, raw: Raw<'_>) -> Written<Value> {
+        match kind {
+            Kind::Message(inner) => {
+                if self.depth > DEEPEST {
+                    return Err(JsonError::new("", "nested too deep"));
+                }
+                let inside = Self { depth: self.depth + 1, ..self };
+                let mut out = Map::new();
+                for (number, values) in &raws(bytes(raw)?).ok_or_else(invalid)? {
+                    let Some(field) = inner.numbered(*number) else { continue };
+                    out.extend(inside.hide(field, values)?.map(|value| (field.name.to_owned(), value)));
+                }
+                Ok(Value::Object(out))
+            }
+            Kind::Scalar(Scalar::Bytes) => Ok(Value::String(base64(REDACTED.as_bytes()))),
+            _ => Ok(json!(REDACTED)),
+        }
+    }
+
+    fn well_known(self, message: Message, raws: &Raws<'_>) -> Option<Written<Value>> {
+        let name = message.name().strip_prefix("google.protobuf.")?;
+        let last = |number: u32| raws.get(&number).and_then(|raws| raws.last().copied());
+        let whole = |number: u32| if let Some(Raw::Varint(value)) = last(number) { value.cast_signed() } else { 0 };
+        #[allow(clippy::cast_possible_truncation)] // as on the wire
+        let nanos = || whole(2) as i32;
+        let none = Vec::new();
+        let of = |number: u32| raws.get(&number).unwrap_or(&none);
+        Some(match name {
+            "Any" => self.any(last(1), last(2)),
+            "Duration" => Ok(Value::String(duration(whole(1), nanos()))),
+            "Timestamp" => Ok(Value::String(timestamp(whole(1), nanos()))),
+            "Struct" => self.map(message.numbered(1)?, of(1)),
+            "ListValue" => {
+                let kind = message.numbered(1)?.kind;
+                of(1).iter().map(|raw| self.single(kind, *raw)).collect()
+            }
+            "Value" => match raws.keys().find_map(|number| message.numbered(*number)) {
+                Some(field) if field.name == "null_value" => Ok(Value::Null),
+                Some(field) => self.single(field.kind, last(field.number)?),
+                None => Ok(Value::Null),
+            },
+            "Empty" => Ok(json!({})),
+            name if name.ends_with("Value") => {
+                let kind = message.field("value")?.kind;
+                self.single(kind, last(1).unwrap_or_else(|| default(kind)))
+            }
+            _ => return None,
+        })
+    }
+
+    /// What is not known is shown as its bytes.
+    fn any(self, url: Option<Raw<'_>>, value: Option<Raw<'_>>) -> Written<Value> {
+        let url = url.map(text).transpose()?.unwrap_or_default();
+        let bytes = value.map(bytes).transpose()?.unwrap_or_default();
+        let mut out = Map::from_iter([("@type".to_owned(), json!(url))]);
+        let inner = Message::find(url).and_then(|inner| self.message(inner, bytes).ok());
+        match inner {
+            Some(Value::Object(members)) if !has_own_form(url) => out.extend(members),
+            Some(other) => drop(out.insert("value".to_owned(), other)),
+            None => drop(out.insert("value".to_owned(), Value::String(base64(bytes)))),
+        }
+        Ok(Value::Object(out))
     }
 }
 
-fn single(words: &Dictionary, kind: &Kind, value: &Proto, secrets: Secrets) -> Value {
-    match value {
-        Proto::Bool(value) => json!(value),
-        Proto::I32(value) => json!(value),
-        Proto::U32(value) => json!(value),
-        Proto::I64(value) => json!(value.to_string()),
-        Proto::U64(value) => json!(value.to_string()),
-        Proto::F32(value) => number(f64::from(*value)),
-        Proto::F64(value) => number(*value),
-        Proto::String(value) => json!(value),
-        Proto::Bytes(value) => Value::String(base64(value)),
-        Proto::EnumNumber(number) => match kind {
-            Kind::Enum(kind) => enumeration(kind, *number),
-            _ => json!(number),
-        },
-        Proto::Message(inner) => message(words, inner, secrets),
-        Proto::List(_) | Proto::Map(_) => Value::Null,
+/// Types whose JSON is no object of their fields stand under a name of their own.
+fn has_own_form(url: &str) -> bool {
+    url.rsplit_once('/').map_or(url, |(_, name)| name).starts_with("google.protobuf.")
+}
+
+fn bytes(raw: Raw<'_>) -> Written<&[u8]> {
+    if let Raw::Bytes(bytes) = raw { Ok(bytes) } else { Err(invalid()) }
+}
+
+fn text(raw: Raw<'_>) -> Written<&str> {
+    std::str::from_utf8(bytes(raw)?).map_err(|_| invalid())
+}
+
+/// What is meant where nothing was sent.
+fn default(kind: Kind) -> Raw<'static> {
+    match kind {
+        Kind::Message(_) | Kind::Scalar(Scalar::Text | Scalar::Bytes) => Raw::Bytes(&[]),
+        Kind::Scalar(Scalar::Double | Scalar::Fixed64 | Scalar::Sfixed64) => Raw::Eight([0; 8]),
+        Kind::Scalar(Scalar::Float | Scalar::Fixed32 | Scalar::Sfixed32) => Raw::Four([0; 4]),
+        Kind::Enum(_) | Kind::Scalar(_) => Raw::Varint(0),
     }
 }
 
-fn enumeration(kind: &EnumDescriptor, number: i32) -> Value {
-    kind.get_value(number).map_or_else(|| json!(number), |value| json!(value.name()))
+fn is_default(raw: Raw<'_>) -> bool {
+    match raw {
+        Raw::Varint(value) => value == 0,
+        Raw::Eight(bytes) => bytes == [0; 8],
+        Raw::Four(bytes) => bytes == [0; 4],
+        Raw::Bytes(bytes) => bytes.is_empty(),
+    }
+}
+
+/// The items of a list: numbers may come many in one piece.
+fn unpacked<'b>(kind: Kind, values: &[Raw<'b>]) -> Written<Vec<Raw<'b>>> {
+    let mut out = Vec::with_capacity(values.len());
+    for raw in values {
+        match (default(kind), raw) {
+            (Raw::Bytes(_), raw) => out.push(*raw),
+            (one, Raw::Bytes(packed)) => {
+                let mut rest = *packed;
+                while !rest.is_empty() {
+                    let item = match one {
+                        Raw::Eight(_) => taken(&mut rest, 8).and_then(|b| b.try_into().ok()).map(Raw::Eight),
+                        Raw::Four(_) => taken(&mut rest, 4).and_then(|b| b.try_into().ok()).map(Raw::Four),
+                        _ => varint(&mut rest).map(Raw::Varint),
+                    };
+                    out.push(item.ok_or_else(invalid)?);
+                }
+            }
+            (_, raw) => out.push(*raw),
+        }
+    }
+    Ok(out)
+}
+
+#[allow(clippy::cast_possible_truncation)] // as on the wire
+fn scalar(kind: Scalar, raw: Raw<'_>) -> Written<Value> {
+    Ok(match (kind, raw) {
+        (Scalar::Bool, Raw::Varint(value)) => json!(value != 0),
+        (Scalar::Int32, Raw::Varint(value)) => json!(value as i32),
+        (Scalar::Uint32, Raw::Varint(value)) => json!(value as u32),
+        (Scalar::Int64, Raw::Varint(value)) => json!(value.cast_signed().to_string()),
+        (Scalar::Uint64, Raw::Varint(value)) => json!(value.to_string()),
+        (Scalar::Sint32, Raw::Varint(value)) => json!(unzigzag(value) as i32),
+        (Scalar::Sint64, Raw::Varint(value)) => json!(unzigzag(value).to_string()),
+        (Scalar::Fixed32, Raw::Four(value)) => json!(u32::from_le_bytes(value)),
+        (Scalar::Sfixed32, Raw::Four(value)) => json!(i32::from_le_bytes(value)),
+        (Scalar::Fixed64, Raw::Eight(value)) => json!(u64::from_le_bytes(value).to_string()),
+        (Scalar::Sfixed64, Raw::Eight(value)) => json!(i64::from_le_bytes(value).to_string()),
+        (Scalar::Float, Raw::Four(value)) => number(f64::from(f32::from_le_bytes(value))),
+        (Scalar::Double, Raw::Eight(value)) => number(f64::from_le_bytes(value)),
+        (Scalar::Text, raw) => json!(text(raw)?),
+        (Scalar::Bytes, raw) => Value::String(base64(bytes(raw)?)),
+        _ => return Err(invalid()),
+    })
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+fn enumeration(kind: Enum, raw: Raw<'_>) -> Written<Value> {
+    let Raw::Varint(value) = raw else { return Err(invalid()) };
+    #[allow(clippy::cast_possible_truncation)] // as on the wire
+    let value = value as i32;
+    Ok(kind.word(value).map_or_else(|| json!(value), |word| json!(word)))
 }
 
 fn number(value: f64) -> Value {
     if value.is_finite() { json!(value) } else { json!(value.to_string()) }
-}
-
-fn well_known(words: &Dictionary, message: &DynamicMessage, secrets: Secrets) -> Option<Value> {
-    let field = |name: &str| message.get_field_by_name(name).map(std::borrow::Cow::into_owned);
-    let number = |name: &str| field(name).and_then(|value| value.as_i64()).unwrap_or_default();
-    let nanos = || field("nanos").and_then(|value| value.as_i32()).unwrap_or_default();
-    Some(match message.descriptor().full_name() {
-        "google.protobuf.Any" => any(words, message, secrets),
-        "google.protobuf.Duration" => Value::String(duration(number("seconds"), nanos())),
-        "google.protobuf.Timestamp" => Value::String(timestamp(number("seconds"), nanos())),
-        "google.protobuf.Struct" => {
-            let descriptor = message.descriptor().get_field_by_name("fields")?;
-            one(words, &descriptor, &field("fields")?, secrets)
-        }
-        "google.protobuf.ListValue" => {
-            let descriptor = message.descriptor().get_field_by_name("values")?;
-            one(words, &descriptor, &field("values")?, secrets)
-        }
-        "google.protobuf.Value" => match message.fields().next() {
-            Some((kind, _)) if kind.name() == "null_value" => Value::Null,
-            Some((kind, value)) => single(words, &kind.kind(), value, secrets),
-            None => Value::Null,
-        },
-        "google.protobuf.BoolValue"
-        | "google.protobuf.UInt32Value"
-        | "google.protobuf.UInt64Value"
-        | "google.protobuf.Int32Value"
-        | "google.protobuf.Int64Value"
-        | "google.protobuf.FloatValue"
-        | "google.protobuf.DoubleValue"
-        | "google.protobuf.StringValue"
-        | "google.protobuf.BytesValue" => {
-            let descriptor = message.descriptor().get_field_by_name("value")?;
-            single(words, &descriptor.kind(), &field("value")?, secrets)
-        }
-        "google.protobuf.Empty" => json!({}),
-        _ => return None,
-    })
-}
-
-/// What is not known is shown as its bytes.
-fn any(words: &Dictionary, message: &DynamicMessage, secrets: Secrets) -> Value {
-    let text = |name: &str| message.get_field_by_name(name).map(std::borrow::Cow::into_owned);
-    let url = text("type_url").and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-    let bytes = text("value").and_then(|value| value.as_bytes().cloned()).unwrap_or_default();
-    let mut out = Map::from_iter([("@type".to_owned(), json!(url))]);
-    match words.write(&url, &bytes, secrets) {
-        Ok(Value::Object(members)) => out.extend(members),
-        Ok(other) => drop(out.insert("value".to_owned(), other)),
-        Err(_) => drop(out.insert("value".to_owned(), Value::String(base64(&bytes)))),
-    }
-    Value::Object(out)
 }
 
 fn duration(seconds: i64, nanos: i32) -> String {
@@ -193,38 +362,4 @@ pub fn timestamp(seconds: i64, nanos: i32) -> String {
         "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{}Z",
         fraction(u32::try_from(nanos).unwrap_or_default())
     )
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn base64(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            let letter = ALPHABET.get((word >> (18 - 6 * at)) as usize & 63).copied().unwrap_or(b'=');
-            out.push(if at <= chunk.len() { char::from(letter) } else { '=' });
-        }
-    }
-    out
-}
-
-/// The bytes of a text in base 64, either alphabet, padded or not.
-pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut word, mut bits) = (0u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let byte = match byte {
-            b'-' => b'+',
-            b'_' => b'/',
-            other => other,
-        };
-        word = word << 6 | u32::try_from(ALPHABET.iter().position(|letter| *letter == byte)?).ok()?;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            out.push((word >> bits & 0xff) as u8);
-        }
-    }
-    Some(out)
 }

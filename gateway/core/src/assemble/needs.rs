@@ -97,6 +97,17 @@ impl<'a> Needs<'a> {
         })
     }
 
+    /// Route tables that are written in a listener.
+    pub(super) fn tables_of_listener(listener: &'a Listener) -> impl Iterator<Item = &'a RouteTable> {
+        chains(listener).filter_map(|chain| match &chain.terminal {
+            Terminal::Http(hcm) => match &hcm.routes {
+                RouteSource::Inline(table) => Some(&**table),
+                RouteSource::Named(_) | RouteSource::Scoped(_) => None,
+            },
+            Terminal::Tcp(_) => None,
+        })
+    }
+
     /// Clusters that a listener names without a route table of its own name.
     pub(super) fn clusters_of_listener(listener: &'a Listener, mut each: impl FnMut(&'a Arc<str>)) {
         for chain in chains(listener) {

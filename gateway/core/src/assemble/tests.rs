@@ -14,6 +14,10 @@ use tombolo_controlplane_api::xds::envoy::config::{
     endpoint::v3 as e,
     route::v3::route_match::PathSpecifier,
 };
+use tombolo_controlplane_api::xds::{
+    envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hh,
+    google::protobuf::BoolValue,
+};
 
 fn cluster(name: &str, stat: &str) -> Resource {
     let message = ClusterMessage {
@@ -113,6 +117,28 @@ fn routes_to_a_new_cluster_wait_for_its_endpoints() {
     let missing = routes("r", "nowhere");
     all.put(missing);
     assert!(all.step(NOW).is_some(), "a cluster that does not exist is not waited for");
+}
+
+#[test]
+fn a_cluster_that_does_not_exist_is_refused_where_that_is_asked_for() {
+    let all = running();
+    let written = |validate: Option<bool>, to: &str| {
+        let mut table = table_message("t", &["*"], vec![route_to(to, PathSpecifier::Prefix("/".into()))]);
+        table.validate_clusters = validate.map(|value| BoolValue { value });
+        let mut manager = hcm_message("x", vec![router()]);
+        manager.route_specifier = Some(hh::RouteSpecifier::RouteConfig(table.clone()));
+        let listener = listener_message("m", packed(&manager)).encode_to_vec();
+        (decode(Kind::Listener, "m", &listener).unwrap(), decode(Kind::Routes, "t", &table.encode_to_vec()).unwrap())
+    };
+    let (listener, alone) = written(None, "nowhere");
+    assert!(all.admits(&listener).unwrap_err().contains("there is no cluster \"nowhere\""));
+    assert_eq!(all.admits(&alone), Ok(()), "routes that come by themselves may be early");
+    let (listener, alone) = written(Some(true), "nowhere");
+    assert!(all.admits(&listener).is_err() && all.admits(&alone).is_err());
+    let (listener, alone) = written(Some(false), "nowhere");
+    assert!(all.admits(&listener).is_ok() && all.admits(&alone).is_ok());
+    let (listener, alone) = written(Some(true), "c");
+    assert!(all.admits(&listener).is_ok() && all.admits(&alone).is_ok());
 }
 
 #[test]

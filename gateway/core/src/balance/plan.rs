@@ -21,7 +21,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Plan {
     pub(super) set: Arc<EndpointSet>,
-    pub(super) settings: LbSettings,
+    pub(super) settings: Arc<LbSettings>,
     /// The first is the whole cluster; the others are subsets.
     pub(super) groups: Box<[Group]>,
     pub(super) subsets: Option<Subsets>,
@@ -108,13 +108,13 @@ impl Places {
 impl Plan {
     /// Makes a plan from what is known now.
     #[must_use]
-    pub fn new(set: &Arc<EndpointSet>, settings: &LbSettings, now: Millis) -> Self {
+    pub fn new(set: &Arc<EndpointSet>, settings: &Arc<LbSettings>, now: Millis) -> Self {
         Self::within(set, settings, None, now)
     }
 
     /// The same for a gateway that knows its fleet: requests stay in their zone as far as the policy says so.
     #[must_use]
-    pub fn within(set: &Arc<EndpointSet>, settings: &LbSettings, fleet: Option<&Fleet>, now: Millis) -> Self {
+    pub fn within(set: &Arc<EndpointSet>, settings: &Arc<LbSettings>, fleet: Option<&Fleet>, now: Millis) -> Self {
         let health: Vec<Health> = set.hosts.iter().map(Host::health).collect();
         let mut builder = Builder { set, settings, fleet, health, turns: 0 };
         let mut groups = vec![builder.group(None, true)];

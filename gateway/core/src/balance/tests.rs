@@ -76,7 +76,7 @@ pub(super) fn flat(endpoints: Vec<Endpoint>) -> Arc<ClusterLoad> {
 
 pub(super) fn picker(load: &Arc<ClusterLoad>, settings: &LbSettings) -> Picker {
     let set = Arc::new(EndpointSet::new(load, None, false, NOW));
-    Picker::new(Arc::new(Plan::new(&set, settings, NOW)), 7)
+    Picker::new(Arc::new(Plan::new(&set, &Arc::new(settings.clone()), NOW)), 7)
 }
 
 pub(super) fn port(picker: &Picker, index: u32) -> u16 {
@@ -123,7 +123,7 @@ fn least_request_prefers_the_idle_host() {
 
     let scan = LeastRequest { full_scan: true, ..least };
     let set = picker.plan().set().clone();
-    let mut scanning = Picker::new(Arc::new(Plan::new(&set, &settings(LbPolicy::LeastRequest(scan)), NOW)), 1);
+    let mut scanning = Picker::new(Arc::new(Plan::new(&set, &Arc::new(settings(LbPolicy::LeastRequest(scan))), NOW)), 1);
     assert_eq!(spread(&mut scanning, &any(), 10), BTreeMap::from([(2, 10)]));
 }
 
@@ -145,15 +145,15 @@ fn unhealthy_draining_and_ejected_hosts_get_nothing_until_panic() {
     assert_eq!(spread(&mut picker, &any(), 10), BTreeMap::from([(2, 5), (3, 5)]));
     let set = picker.plan().set().clone();
     set.hosts()[1].state.set_ejected(true);
-    picker.update(Arc::new(Plan::new(&set, &settings(LbPolicy::RoundRobin), NOW)));
+    picker.update(Arc::new(Plan::new(&set, &Arc::new(settings(LbPolicy::RoundRobin)), NOW)));
     assert!(picker.plan().in_panic());
     assert_eq!(spread(&mut picker, &any(), 9).len(), 3, "one of three is below half: all are used");
 
     let calm = LbSettings { panic_threshold: 0.0, ..settings(LbPolicy::RoundRobin) };
-    picker.update(Arc::new(Plan::new(&set, &calm, NOW)));
+    picker.update(Arc::new(Plan::new(&set, &Arc::new(calm), NOW)));
     assert_eq!(spread(&mut picker, &any(), 9), BTreeMap::from([(3, 9)]));
     let strict = LbSettings { fail_on_panic: true, ..settings(LbPolicy::RoundRobin) };
-    picker.update(Arc::new(Plan::new(&set, &strict, NOW)));
+    picker.update(Arc::new(Plan::new(&set, &Arc::new(strict), NOW)));
     assert!(spread(&mut picker, &any(), 9).is_empty());
 }
 
@@ -237,7 +237,7 @@ fn hosts_that_wait_for_their_first_check_do_not_count() {
     let set = Arc::new(EndpointSet::new(&load, None, true, NOW));
     set.hosts()[0].state.set_checked(Health::Healthy, NOW);
     let waiting = LbSettings { ignore_new_until_checked: true, ..settings(LbPolicy::RoundRobin) };
-    let mut picker = Picker::new(Arc::new(Plan::new(&set, &waiting, NOW)), 0);
+    let mut picker = Picker::new(Arc::new(Plan::new(&set, &Arc::new(waiting), NOW)), 0);
     assert!(!picker.plan().in_panic());
     assert_eq!(spread(&mut picker, &any(), 5), BTreeMap::from([(1, 5)]));
 }
@@ -248,7 +248,7 @@ fn a_fresh_host_starts_slowly() {
     let gentle = LbSettings { slow_start: Some(slow), ..settings(LbPolicy::RoundRobin) };
     let old = EndpointSet::new(&flat(vec![endpoint(1)]), None, false, Millis(0));
     let set = Arc::new(EndpointSet::new(&flat(vec![endpoint(1), endpoint(2)]), Some(&old), false, Millis(50_000)));
-    let mut picker = Picker::new(Arc::new(Plan::new(&set, &gentle, Millis(50_000))), 0);
+    let mut picker = Picker::new(Arc::new(Plan::new(&set, &Arc::new(gentle), Millis(50_000))), 0);
     let mut share_at = |now| {
         let picks: Vec<_> = (0..220).filter_map(|_| picker.pick(&any(), 0, Millis(now))).collect();
         picks.iter().filter(|index| **index == 1).count()

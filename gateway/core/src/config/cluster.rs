@@ -22,13 +22,13 @@ pub struct Cluster {
     /// Where its endpoints come from.
     pub discovery: Discovery,
     /// How an endpoint is chosen.
-    pub lb: LbSettings,
+    pub lb: Arc<LbSettings>,
     /// How long a TCP connection may take to be made; 5 s by default.
     pub connect_timeout: Duration,
     /// Soft bound of the bytes buffered per connection and direction.
     pub buffer_limit: u32,
     /// Bounds at the default and at the high priority.
-    pub breakers: CircuitBreakers,
+    pub breakers: Arc<CircuitBreakers>,
     /// `None`: no endpoint is ejected.
     pub outlier: Option<Arc<OutlierDetection>>,
     /// Active checks.
@@ -42,9 +42,9 @@ pub struct Cluster {
     /// First that fits an endpoint wins.
     pub transport_matches: Box<[TransportMatch]>,
     /// Local address of connections.
-    pub bind: Option<BindSettings>,
+    pub bind: Option<Arc<BindSettings>>,
     /// TCP keep-alive; `None`: off.
-    pub keepalive: Option<TcpKeepalive>,
+    pub keepalive: Option<Arc<TcpKeepalive>>,
     /// Connections opened ahead of need.
     pub preconnect: Preconnect,
     /// Connections are closed when their endpoint turns unhealthy.
@@ -67,11 +67,11 @@ pub enum Discovery {
     /// Written in the cluster.
     Static(Arc<ClusterLoad>),
     /// Every address of the names written in the cluster is an endpoint.
-    StrictDns(Arc<ClusterLoad>, DnsSettings),
+    StrictDns(Arc<ClusterLoad>, Arc<DnsSettings>),
     /// The first address of the one name is used for new connections.
-    LogicalDns(Arc<ClusterLoad>, DnsSettings),
+    LogicalDns(Arc<ClusterLoad>, Arc<DnsSettings>),
     /// Where the client was going.
-    OriginalDst(OriginalDst),
+    OriginalDst(Box<OriginalDst>),
     /// Resolved from the request's host (or SNI).
     DynamicForwardProxy(Arc<ForwardNames>),
     /// The first of these clusters that can take a request.

@@ -3,20 +3,40 @@
 use crate::format::Format;
 use http::{HeaderName, HeaderValue};
 
-/// Changes at one level (route, virtual host …). Removals come first.
+/// Changes at one level (route, virtual host …). Removals come first. One word where there are none, as almost everywhere.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct HeaderChanges {
-    /// Names removed.
-    pub remove: Box<[HeaderName]>,
-    /// In order.
-    pub set: Box<[HeaderChange]>,
+pub struct HeaderChanges(Option<Box<Lists>>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Lists {
+    remove: Box<[HeaderName]>,
+    set: Box<[HeaderChange]>,
 }
 
 impl HeaderChanges {
+    /// These names go, then these values are put.
+    #[must_use]
+    pub fn new(remove: Box<[HeaderName]>, set: Box<[HeaderChange]>) -> Self {
+        let any = !(remove.is_empty() && set.is_empty());
+        Self(any.then(|| Box::new(Lists { remove, set })))
+    }
+
+    /// Names removed.
+    #[must_use]
+    pub fn removed(&self) -> &[HeaderName] {
+        self.0.as_ref().map_or(&[], |lists| &lists.remove)
+    }
+
+    /// What is put, in order.
+    #[must_use]
+    pub fn set(&self) -> &[HeaderChange] {
+        self.0.as_ref().map_or(&[], |lists| &lists.set)
+    }
+
     /// True when nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty()
+        self.0.is_none()
     }
 }
 

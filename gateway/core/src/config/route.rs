@@ -43,6 +43,8 @@ pub struct RouteTable {
     pub metadata: Metadata,
     /// Further virtual hosts come one by one (VHDS), and so long is waited for the first of them.
     pub more_hosts: Option<super::FetchTimeout>,
+    /// The table is refused when a route in it names a cluster that is not there.
+    pub validate_clusters: bool,
 }
 
 /// A virtual host.
@@ -133,7 +135,7 @@ pub struct RouteMatch {
     /// gRPC requests only.
     pub grpc: bool,
     /// A share of the requests that match otherwise.
-    pub share: Option<Fraction>,
+    pub share: Option<Box<Fraction>>,
     /// The client presented a certificate (or not).
     pub tls_presented: Option<bool>,
     /// The client's certificate was verified (or not).
@@ -154,7 +156,7 @@ pub enum PathMatch {
     /// CONNECT requests (without a path).
     Connect,
     /// A template such as `/t/{x}/{y=**}`.
-    Template(UriTemplate),
+    Template(Box<UriTemplate>),
 }
 
 /// A compiled path template.
@@ -205,7 +207,7 @@ pub struct RouteAction {
     /// Rules of the virtual host count as well.
     pub include_host_rules: bool,
     /// Bounds of the stream's life.
-    pub stream_limit: Option<StreamLimit>,
+    pub stream_limit: Option<Box<StreamLimit>>,
     /// When it is tried again. `None`: the virtual host's.
     pub retry: Option<Arc<RetryPolicy>>,
     /// Several tries at once. `None`: the virtual host's.
@@ -239,7 +241,7 @@ pub enum ClusterChoice {
     /// Always the same.
     One(Arc<str>),
     /// Named by a request header.
-    Header(HeaderName),
+    Header(Box<HeaderName>),
     /// By weight.
     Weighted {
         /// At least one has a weight.
@@ -249,7 +251,7 @@ pub enum ClusterChoice {
         /// Runtime keys of weights begin with it, and end with a dot and the cluster's name; empty: there are none.
         runtime_prefix: Box<str>,
         /// Take the number from this request header (decimal) instead of a random one.
-        random_header: Option<HeaderName>,
+        random_header: Option<Box<HeaderName>>,
     },
 }
 
@@ -287,7 +289,7 @@ pub enum PathRewrite {
     /// By template, with the variables of [`PathMatch::Template`]: literals and variables in order.
     Template(Box<[TemplatePart]>),
     /// The whole path with its query.
-    Format(Format),
+    Format(Box<Format>),
 }
 
 /// A part of a rewritten path.
@@ -306,9 +308,9 @@ pub enum HostRewrite {
     #[default]
     None,
     /// This one.
-    Literal(HeaderValue),
+    Literal(Box<HeaderValue>),
     /// The value of a request header, if it is there.
-    Header(HeaderName),
+    Header(Box<HeaderName>),
     /// Made from the path without its query.
     PathRegex(Box<RegexRewrite>),
     /// The endpoint's host name (DNS clusters): the I/O layer does it.

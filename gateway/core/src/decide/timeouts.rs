@@ -50,7 +50,7 @@ pub(super) fn of(
 }
 
 fn max_stream(hcm: &Hcm, action: &RouteAction, head: &Head, grpc: bool) -> Option<Duration> {
-    let Some(limit) = action.stream_limit else { return hcm.timeouts.max_stream };
+    let Some(limit) = &action.stream_limit else { return hcm.timeouts.max_stream };
     let told = if grpc { grpc_timeout(head) } else { None };
     let (Some(told), Some(most)) = (told, limit.grpc_max) else {
         return match limit.max {

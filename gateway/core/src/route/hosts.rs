@@ -3,23 +3,109 @@
 //! Exact names and wildcards are found by hashing, so the number of virtual hosts does not matter: one lookup for exact
 //! names, one for each distinct length of wildcards (at most 253).
 
-use ahash::AHashMap;
 use smallvec::SmallVec;
 
 /// The index of a route table's domains.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HostIndex {
-    exact: AHashMap<Box<str>, u32>,
+    exact: Names,
     suffix: Wildcards,
     prefix: Wildcards,
     any: Option<u32>,
+}
+
+/// Names with their virtual hosts. All texts lie behind each other in one piece of memory, because there may be very many.
+#[derive(Debug, Clone, Default)]
+struct Names {
+    text: String,
+    entries: Vec<Entry>,
+    /// Open addressing, at most half full: some bits of the hash, and the number of the entry plus one.
+    slots: Vec<(u32, u32)>,
+    hasher: ahash::RandomState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    /// Where its text ends; it begins where the one before ends.
+    end: u32,
+    host: u32,
+}
+
+impl PartialEq for Names {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text && self.entries == other.entries
+    }
+}
+
+impl Names {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// False when the name is there already, or when there is no room for more.
+    fn put(&mut self, name: &str, host: u32) -> bool {
+        if self.find(name).is_some() {
+            return false;
+        }
+        let Ok(end) = u32::try_from(self.text.len() + name.len()) else { return false };
+        self.text.push_str(name);
+        self.entries.push(Entry { end, host });
+        if self.entries.len() * 2 > self.slots.len() {
+            self.spread();
+        } else {
+            self.place(self.entries.len() - 1);
+        }
+        true
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        let (mut at, tag) = self.start(name);
+        loop {
+            let (found, number) = *self.slots.get(at)?;
+            let number = (number as usize).checked_sub(1)?;
+            if found == tag && self.name(number) == Some(name) {
+                return self.entries.get(number).map(|entry| entry.host);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// The first slot of a name, and the bits that are kept of its hash.
+    fn start(&self, name: &str) -> (usize, u32) {
+        let hash = self.hasher.hash_one(name);
+        (hash as usize & self.slots.len().wrapping_sub(1), (hash >> 32) as u32)
+    }
+
+    fn name(&self, number: usize) -> Option<&str> {
+        let from = number.checked_sub(1).map_or(0, |before| self.entries[before].end);
+        self.text.get(from as usize..self.entries.get(number)?.end as usize)
+    }
+
+    fn spread(&mut self) {
+        let slots = (self.entries.len() * 2).next_power_of_two().max(8);
+        self.slots = vec![(0, 0); slots];
+        (0..self.entries.len()).for_each(|number| self.place(number));
+    }
+
+    fn place(&mut self, number: usize) {
+        let Some((mut at, tag)) = self.name(number).map(|name| self.start(name)) else { return };
+        while self.slots[at].1 != 0 {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = (tag, u32::try_from(number + 1).unwrap_or(u32::MAX));
+    }
+
+    fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Wildcards {
     /// Longest first, no duplicates.
     lengths: Vec<usize>,
-    names: AHashMap<Box<str>, u32>,
+    names: Names,
 }
 
 impl Wildcards {
@@ -27,14 +113,14 @@ impl Wildcards {
         if let Err(at) = self.lengths.binary_search_by(|length| part.len().cmp(length)) {
             self.lengths.insert(at, part.len());
         }
-        self.names.insert(part.into(), host).is_none()
+        self.names.put(part, host)
     }
 
     /// `part` cuts a piece of the wanted length from the host.
     fn find<'h>(&self, host: &'h str, part: impl Fn(usize) -> Option<&'h str>) -> Option<u32> {
         // Something must stand for the star.
         let fitting = self.lengths.iter().filter(|length| **length < host.len());
-        fitting.filter_map(|length| part(*length)).find_map(|part| self.names.get(part).copied())
+        fitting.filter_map(|length| part(*length)).find_map(|part| self.names.find(part))
     }
 }
 
@@ -46,19 +132,28 @@ impl HostIndex {
     /// Adds a domain: `name`, `*.suffix`, `prefix.*` or `*`, maybe with a port; ASCII case does not count.
     ///
     /// # Errors
-    /// When it is there already.
+    /// When it is there already; it stays with who has it.
     pub fn put(&mut self, domain: &str, host: u32) -> Result<(), DuplicateDomain> {
         let lower = domain.to_ascii_lowercase();
         let fresh = if lower == "*" {
-            self.any.replace(host).is_none()
+            let free = self.any.is_none();
+            self.any.get_or_insert(host);
+            free
         } else if let Some(suffix) = lower.strip_prefix('*') {
             self.suffix.put(suffix, host)
         } else if let Some(prefix) = lower.strip_suffix('*') {
             self.prefix.put(prefix, host)
         } else {
-            self.exact.insert(lower.into(), host).is_none()
+            self.exact.put(&lower, host)
         };
         if fresh { Ok(()) } else { Err(DuplicateDomain(domain.to_owned())) }
+    }
+
+    /// No more domains come: what was kept free for them is given back.
+    pub fn shrink(&mut self) {
+        for names in [&mut self.exact, &mut self.suffix.names, &mut self.prefix.names] {
+            names.shrink();
+        }
     }
 
     /// The virtual host of a host name: exact, else longest suffix, else longest prefix, else any.
@@ -76,8 +171,8 @@ impl HostIndex {
     }
 
     fn find_lower(&self, host: &str) -> Option<u32> {
-        if let Some(found) = self.exact.get(host) {
-            return Some(*found);
+        if let Some(found) = self.exact.find(host) {
+            return Some(found);
         }
         self.suffix
             .find(host, |length| host.get(host.len() - length..))

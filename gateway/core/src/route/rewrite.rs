@@ -88,8 +88,8 @@ fn from_template(route: &Route, parts: &[TemplatePart], path: &str) -> Option<St
 pub fn rewritten_host(action: &RouteAction, head: &Head) -> Option<HeaderValue> {
     match &action.host_rewrite {
         HostRewrite::None | HostRewrite::Auto => None,
-        HostRewrite::Literal(host) => Some(host.clone()),
-        HostRewrite::Header(name) => head.headers.get(name).filter(|value| !value.is_empty()).cloned(),
+        HostRewrite::Literal(host) => Some(HeaderValue::clone(host)),
+        HostRewrite::Header(name) => head.headers.get(&**name).filter(|value| !value.is_empty()).cloned(),
         HostRewrite::PathRegex(rewrite) => HeaderValue::try_from(replace_all(rewrite, head.path_only())).ok(),
     }
 }

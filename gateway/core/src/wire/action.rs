@@ -91,7 +91,7 @@ pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded
         append_x_forwarded_host,
         timeout: timeout(bound.as_ref(), Some(DEFAULT_TIMEOUT), "timeout")?,
         idle_timeout: opt_duration(idle_timeout.as_ref(), "idle_timeout")?,
-        stream_limit: max_stream_duration.map(stream_limit).transpose().at("max_stream_duration")?,
+        stream_limit: max_stream_duration.map(stream_limit).transpose().at("max_stream_duration")?.map(Box::new),
         retry: retry_policy.map(retry::policy).transpose().at("retry_policy")?.map(Arc::new),
         hedge: hedge_policy.map(retry::hedge).transpose().at("hedge_policy")?.map(Arc::new),
         mirrors: mirrors(request_mirror_policies)?,
@@ -157,7 +157,7 @@ impl Rewrites {
             return Ok(PathRewrite::Template(parts.at("path_rewrite_policy")?));
         }
         if !path_rewrite.is_empty() {
-            return Ok(PathRewrite::Format(Format::parse(&path_rewrite).at("path_rewrite")?));
+            return Ok(PathRewrite::Format(Box::new(Format::parse(&path_rewrite).at("path_rewrite")?)));
         }
         Ok(if prefix_rewrite.is_empty() { PathRewrite::None } else { PathRewrite::Prefix(prefix_rewrite.into()) })
     }
@@ -168,7 +168,7 @@ fn host_rewrite(specifier: Option<ra::HostRewriteSpecifier>) -> Decoded<HostRewr
     Ok(match specifier {
         None => HostRewrite::None,
         Some(S::HostRewriteLiteral(host)) if host.is_empty() => HostRewrite::None,
-        Some(S::HostRewriteLiteral(host)) => HostRewrite::Literal(header_value(&host).at("host_rewrite_literal")?),
+        Some(S::HostRewriteLiteral(host)) => HostRewrite::Literal(Box::new(header_value(&host).at("host_rewrite_literal")?)),
         Some(S::AutoHostRewrite(auto)) => {
             if auto.value {
                 HostRewrite::Auto
@@ -176,7 +176,7 @@ fn host_rewrite(specifier: Option<ra::HostRewriteSpecifier>) -> Decoded<HostRewr
                 HostRewrite::None
             }
         }
-        Some(S::HostRewriteHeader(name)) => HostRewrite::Header(header_name(&name).at("host_rewrite_header")?),
+        Some(S::HostRewriteHeader(name)) => HostRewrite::Header(Box::new(header_name(&name).at("host_rewrite_header")?)),
         Some(S::HostRewritePathRegex(rewrite)) => {
             HostRewrite::PathRegex(Box::new(matcher::rewrite(rewrite).at("host_rewrite_path_regex")?))
         }
@@ -188,7 +188,7 @@ fn cluster(specifier: Option<ra::ClusterSpecifier>) -> Decoded<ClusterChoice> {
     Ok(match specifier {
         Some(ra::ClusterSpecifier::Cluster(name)) => ClusterChoice::One(filled(name).at("cluster")?.into()),
         Some(ra::ClusterSpecifier::ClusterHeader(name)) => {
-            ClusterChoice::Header(header_name(&name).at("cluster_header")?)
+            ClusterChoice::Header(Box::new(header_name(&name).at("cluster_header")?))
         }
         Some(ra::ClusterSpecifier::WeightedClusters(weighted)) => {
             weighted_clusters(weighted).at("weighted_clusters")?
@@ -219,7 +219,7 @@ fn weighted_clusters(message: pb::WeightedCluster) -> Decoded<ClusterChoice> {
     if total == 0 || total > u64::from(u32::MAX) {
         return Err(Refusal::new("clusters", format!("the sum of the weights is {total}")));
     }
-    Ok(ClusterChoice::Weighted { clusters, total, runtime_prefix: runtime_key_prefix.into(), random_header })
+    Ok(ClusterChoice::Weighted { clusters, total, runtime_prefix: runtime_key_prefix.into(), random_header: random_header.map(Box::new) })
 }
 
 fn cluster_weight(message: wc::ClusterWeight) -> Decoded<ClusterWeight> {

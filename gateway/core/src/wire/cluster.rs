@@ -164,10 +164,10 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         name: name.as_str().into(),
         alt_stat_name: alt_stat_name.into(),
         discovery,
-        lb,
+        lb: Arc::new(lb),
         connect_timeout: opt_duration(connect_timeout.as_ref(), "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
         buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER),
-        breakers: circuit_breakers.map(health::breakers).transpose().at("circuit_breakers")?.unwrap_or_default(),
+        breakers: circuit_breakers.map(health::breakers).transpose().at("circuit_breakers")?.unwrap_or_default().into(),
         outlier: outlier_detection.map(health::outlier).transpose().at("outlier_detection")?.map(Arc::new),
         health_check: check.transpose().nth("health_checks", 0)?,
         wait_until_checked: bool_or(wait_for_warm_on_init, true),
@@ -176,8 +176,8 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         transport_matches: matches
             .map(|(at, one)| transport_match(one).nth("transport_socket_matches", at))
             .collect::<Decoded<_>>()?,
-        bind: upstream_bind_config.map(bind).transpose().at("upstream_bind_config")?,
-        keepalive: connection_options(upstream_connection_options).at("upstream_connection_options")?,
+        bind: upstream_bind_config.map(bind).transpose().at("upstream_bind_config")?.map(Arc::new),
+        keepalive: connection_options(upstream_connection_options).at("upstream_connection_options")?.map(Arc::new),
         preconnect: preconnect_policy.map(preconnect).transpose().at("preconnect_policy")?.unwrap_or_default(),
         close_on_health_failure: close_connections_on_host_health_failure,
         ignore_health_on_removal: ignore_health_on_host_removal,
@@ -219,10 +219,10 @@ impl Sources<'_> {
                     load::only_addresses(&load).at("load_assignment")?;
                     Ok(Discovery::Static(load))
                 }
-                Ok(DiscoveryType::StrictDns) => Ok(Discovery::StrictDns(self.load()?, self.dns)),
-                Ok(DiscoveryType::LogicalDns) => Ok(Discovery::LogicalDns(self.one_name()?, self.dns)),
+                Ok(DiscoveryType::StrictDns) => Ok(Discovery::StrictDns(self.load()?, Arc::new(self.dns))),
+                Ok(DiscoveryType::LogicalDns) => Ok(Discovery::LogicalDns(self.one_name()?, Arc::new(self.dns))),
                 Ok(DiscoveryType::Eds) => self.eds(),
-                Ok(DiscoveryType::OriginalDst) => Ok(Discovery::OriginalDst(self.original_dst()?)),
+                Ok(DiscoveryType::OriginalDst) => Ok(Discovery::OriginalDst(Box::new(self.original_dst()?))),
                 Err(_) => Err(Refusal::new("type", format!("{kind} is not known"))),
             },
             Some(ClusterDiscoveryType::ClusterType(custom)) => self.custom(custom).at("cluster_type"),
@@ -292,9 +292,9 @@ impl Sources<'_> {
     fn dns_cluster(self, message: DnsCluster) -> Decoded<Discovery> {
         let (dns, single) = dns::extension(message)?;
         if single {
-            Ok(Discovery::LogicalDns(self.one_name()?, dns))
+            Ok(Discovery::LogicalDns(self.one_name()?, Arc::new(dns)))
         } else {
-            Ok(Discovery::StrictDns(self.load()?, dns))
+            Ok(Discovery::StrictDns(self.load()?, Arc::new(dns)))
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn changes(
     let set =
         add.into_iter().enumerate().map(|(at, value)| change(value).nth(add_field, at)).collect::<Decoded<_>>()?;
     let removed = |(at, name): (usize, &String)| removable(name).nth(remove_field, at);
-    Ok(HeaderChanges { set, remove: remove.iter().enumerate().map(removed).collect::<Decoded<_>>()? })
+    Ok(HeaderChanges::new(remove.iter().enumerate().map(removed).collect::<Decoded<_>>()?, set))
 }
 
 fn removable(name: &str) -> Result<http::HeaderName, String> {
@@ -94,5 +94,5 @@ pub(super) fn mutations(list: Vec<HeaderMutation>, field: &str) -> Decoded<Heade
             None => return Err(Refusal::new(format!("{field}[{at}]"), "no action")),
         }
     }
-    Ok(HeaderChanges { remove: remove.into(), set: set.into() })
+    Ok(HeaderChanges::new(remove.into(), set.into()))
 }

@@ -6,11 +6,13 @@ use super::{
         At, Decoded, bool_or, duration, header_value, known, opt_duration, refuse, timeout, type_name, u32_or, unpack,
         within,
     },
-    filter, local_reply, log, protocol, route, scope, tracing,
+    filter, local_reply, log, protocol, route, scope,
+    split::split,
+    tracing,
 };
 use crate::config::{
     Codec, EscapedSlashes, FetchTimeout, Hcm, HttpFilterKind, InternalAddresses, Limits, PathSettings, PortStripping,
-    RequestId, RouteSource, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
+    RequestId, RouteSource, RouteTable, SchemeOverwrite, ServerHeader, Timeouts, Upgrade, Xfcc, XfccDetails,
 };
 use crate::head::Scheme;
 use http::HeaderValue;
@@ -30,8 +32,24 @@ use tombolo_controlplane_api::xds::envoy::{
     },
 };
 
-/// A connection manager. The exhaustive list keeps fields that nobody reads from slipping through.
-pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
+/// Number of the field of routes that are written in the connection manager.
+const ROUTES: u32 = 4;
+
+/// A connection manager from its bytes.
+pub(super) fn encoded(bytes: &[u8]) -> Decoded<Hcm> {
+    let apart = split(bytes, ROUTES)?;
+    let message: pb::HttpConnectionManager = apart.message()?;
+    match (&apart.items[..], &message.route_specifier) {
+        ([routes], None) => manager(message, Some(routes)),
+        ([], _) => manager(message, None),
+        // Written more than once, or one of several choices: the message's own rules say what counts.
+        _ => manager(super::any::decode(bytes)?, None),
+    }
+}
+
+/// A connection manager, and its routes where they are not in the message. The exhaustive list keeps fields that nobody reads from
+/// slipping through.
+fn manager(message: pb::HttpConnectionManager, written: Option<&[u8]>) -> Decoded<Hcm> {
     let codec = codec(known(message.codec_type).at("codec_type")?);
     let server_header = server_header(known(message.server_header_transformation).at("server_header_transformation")?);
     let xfcc = xfcc(known(message.forward_client_cert_details).at("forward_client_cert_details")?);
@@ -124,7 +142,10 @@ pub(super) fn manager(message: pb::HttpConnectionManager) -> Decoded<Hcm> {
     };
     let upgrades = upgrade_configs.into_iter().enumerate().map(|(at, u)| upgrade(u).nth("upgrade_configs", at));
     let ids = request_ids(request_id_extension).at("request_id_extension")?;
-    let (routes, fetch_timeout) = routes(route_specifier)?;
+    let (routes, fetch_timeout) = match written {
+        Some(bytes) => inline(route::encoded(bytes, route::Comes::Written))?,
+        None => routes(route_specifier)?,
+    };
     Ok(Hcm {
         local_reply: local_reply_config.map(local_reply::config).transpose().at("local_reply_config")?.map(Arc::new),
         tracing: tracing.map(tracing::sampling).transpose().at("tracing")?,
@@ -260,15 +281,17 @@ fn common_options(message: core::HttpProtocolOptions, headers_kb: u32) -> Decode
     Ok((limits, timeouts))
 }
 
+fn inline(table: Decoded<RouteTable>) -> Decoded<(RouteSource, FetchTimeout)> {
+    let table = Arc::new(table.at("route_config")?);
+    if table.more_hosts.is_some() {
+        return Err(Refusal::new("route_config.vhds", "only in routes that come by RDS"));
+    }
+    Ok((RouteSource::Inline(table), FetchTimeout::default()))
+}
+
 fn routes(specifier: Option<RouteSpecifier>) -> Decoded<(RouteSource, FetchTimeout)> {
     match specifier {
-        Some(RouteSpecifier::RouteConfig(table)) => {
-            let table = Arc::new(route::table(table).at("route_config")?);
-            if table.more_hosts.is_some() {
-                return Err(Refusal::new("route_config.vhds", "only in routes that come by RDS"));
-            }
-            Ok((RouteSource::Inline(table), FetchTimeout::default()))
-        }
+        Some(RouteSpecifier::RouteConfig(table)) => inline(route::table(table, route::Comes::Written)),
         Some(RouteSpecifier::Rds(rds)) => {
             let source = rds.config_source.ok_or_else(|| Refusal::new("rds.config_source", "missing"))?;
             let wait = super::any::over_ads(&source).at("rds.config_source")?;

@@ -65,7 +65,7 @@ fn one(message: pb::Filter) -> Decoded<Found> {
 fn known(name: &str, config: &Any) -> Decoded<Found> {
     let kind = type_name(config);
     if kind == HttpConnectionManager::full_name() {
-        Ok(Found::Last(Terminal::Http(Arc::new(http::manager(unpack(config)?)?))))
+        Ok(Found::Last(Terminal::Http(Arc::new(http::encoded(&config.value)?))))
     } else if kind == tcp::TcpProxy::full_name() {
         Ok(Found::Last(Terminal::Tcp(Arc::new(tcp_proxy(unpack(config)?)?))))
     } else if let Some(filter) = known_filter(name, config)? {

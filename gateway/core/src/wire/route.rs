@@ -2,8 +2,9 @@
 
 use super::{
     Refusal, action,
-    any::{At, Decoded, filled, header_name, header_value, known, metadata, one_line, refuse, unpack},
+    any::{At, Decoded, decode, filled, header_name, header_value, known, metadata, one_line, refuse, unpack},
     filter, format, header, matcher, retry,
+    split::split,
 };
 use crate::{
     config::{
@@ -24,11 +25,38 @@ use tombolo_controlplane_api::xds::envoy::{
 /// Of a body that is written in a route, unless the table says otherwise.
 pub(super) const LARGEST_BODY: usize = 4096;
 
+/// Number of the field of virtual hosts.
+const HOSTS: u32 = 2;
+
+/// How a route table comes, which decides what counts where it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comes {
+    /// In the listener: its clusters must be there.
+    Written,
+    /// By itself: its clusters may come later.
+    Alone,
+}
+
 /// A route table.
-pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
+pub(super) fn table(mut message: pb::RouteConfiguration, comes: Comes) -> Decoded<RouteTable> {
+    let hosts = std::mem::take(&mut message.virtual_hosts);
+    made(message, hosts.into_iter().map(Ok), comes)
+}
+
+/// A route table from its bytes.
+pub(super) fn encoded(bytes: &[u8], comes: Comes) -> Decoded<RouteTable> {
+    let apart = split(bytes, HOSTS)?;
+    made(apart.message()?, apart.items.iter().map(|item| decode(item)), comes)
+}
+
+fn made(
+    message: pb::RouteConfiguration,
+    virtual_hosts: impl ExactSizeIterator<Item = Decoded<pb::VirtualHost>>,
+    comes: Comes,
+) -> Decoded<RouteTable> {
     let pb::RouteConfiguration {
         name,
-        virtual_hosts,
+        virtual_hosts: _,
         vhds,
         internal_only_headers,
         response_headers_to_add,
@@ -50,12 +78,11 @@ pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
     refuse!(cluster_specifier_plugins, route_specifiers);
     let source = vhds.map(|vhds| vhds.config_source.unwrap_or_default());
     let more_hosts = source.as_ref().map(super::any::over_ads).transpose().at("vhds.config_source")?;
-    // Clusters that do not exist are answered for when they are asked for; see `assemble`.
-    let _ = validate_clusters;
     let most_body = max_direct_response_body_size_bytes.map_or(LARGEST_BODY, |most| most.value as usize);
     let mut index = HostIndex::default();
     let mut hosts = Vec::with_capacity(virtual_hosts.len());
-    for (at, host) in virtual_hosts.into_iter().enumerate() {
+    for (at, host) in virtual_hosts.enumerate() {
+        let host = host.nth("virtual_hosts", at)?;
         let place = u32::try_from(at).map_err(|_| Refusal::new("virtual_hosts", "too many"))?;
         for (nth, domain) in host.domains.iter().enumerate() {
             let put = index.put(domain, place).map_err(|twice| format!("{:?} is there twice", twice.0));
@@ -63,6 +90,7 @@ pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
         }
         hosts.push(virtual_host(host, most_body).nth("virtual_hosts", at)?);
     }
+    index.shrink();
     let vhost_header =
         if vhost_header.is_empty() { None } else { Some(header_name(&vhost_header).at("vhost_header")?) };
     let internal =
@@ -82,6 +110,7 @@ pub(super) fn table(message: pb::RouteConfiguration) -> Decoded<RouteTable> {
         overrides: filter::overrides(typed_per_filter_config)?,
         metadata: metadata(meta.as_ref()).at("metadata")?,
         more_hosts,
+        validate_clusters: super::any::bool_or(validate_clusters, comes == Comes::Written),
     })
 }
 
@@ -233,7 +262,7 @@ fn route_match(message: pb::RouteMatch) -> Decoded<RouteMatch> {
         query: query.collect::<Decoded<_>>()?,
         cookies: cookies.collect::<Decoded<_>>()?,
         grpc: grpc.is_some(),
-        share: matcher::runtime_share(runtime_fraction, None).at("runtime_fraction")?,
+        share: matcher::runtime_share(runtime_fraction, None).at("runtime_fraction")?.map(Box::new),
         tls_presented: tls.presented.map(|presented| presented.value),
         tls_validated: tls.validated.map(|validated| validated.value),
     })
@@ -252,7 +281,7 @@ fn path(specifier: Option<PathSpecifier>) -> Decoded<PathMatch> {
             PathMatch::Separated(prefix.into())
         }
         Some(PathSpecifier::PathMatchPolicy(policy)) => {
-            PathMatch::Template(path_template(policy).at("path_match_policy")?)
+            PathMatch::Template(Box::new(path_template(policy).at("path_match_policy")?))
         }
         None => return Err(Refusal::new("path_specifier", "missing")),
     })

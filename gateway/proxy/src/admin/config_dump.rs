@@ -1,13 +1,12 @@
 //! `/config_dump` in Envoy's shape: what the control plane sent, as it sent it, without keys.
 //!
-//! Owns the envelope of each dump. The descriptions of messages are opened for one answer and given back: they are larger than
-//! everything else that an idle gateway holds.
+//! Owns the envelope of each dump.
 
 use super::{Admin, query::Query};
 use crate::xds::shelves::{Kept, Refused, Shelf, Shelves};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, sync::PoisonError, time::SystemTime};
-use tombolo_controlplane_api::json::{Dictionary, Secrets, timestamp};
+use tombolo_controlplane_api::json::{self, Secrets, timestamp};
 use tombolo_gateway_core::{
     config::{RouteSource, Terminal},
     wire::Kind,
@@ -18,7 +17,6 @@ const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
 /// One answer under way.
 struct Dump<'a> {
     admin: &'a Admin,
-    words: Dictionary,
     shelves: Shelves,
     /// What waits, by kind and name.
     waiting: BTreeSet<(Kind, String)>,
@@ -28,13 +26,12 @@ struct Dump<'a> {
 
 /// Everything, or what the query asks for.
 pub(super) fn answer(admin: &Admin, query: &Query<'_>) -> Result<String, String> {
-    let words = Dictionary::open().map_err(|error| error.to_string())?;
     let shelves = admin.shelves.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let waiting = {
         let status = admin.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.waiting.iter().map(|w| (w.kind, w.name.to_string())).collect()
     };
-    let dump = Dump { admin, words, shelves, waiting, fixed: admin.file };
+    let dump = Dump { admin, shelves, waiting, fixed: admin.file };
     let mut configs = vec![
         dump.bootstrap(),
         dump.clusters(),
@@ -165,7 +162,7 @@ impl Dump<'_> {
     /// A resource with its type.
     fn body(&self, kind: Kind, body: &[u8]) -> Value {
         let mut out = Map::from_iter([("@type".to_owned(), json!(kind.type_url()))]);
-        match self.words.write(kind.type_url(), body, Secrets::Redacted) {
+        match json::write(kind.type_url(), body, Secrets::Redacted) {
             Ok(Value::Object(members)) => out.extend(members),
             Ok(_) => {}
             Err(error) => drop(out.insert("error".to_owned(), json!(error.to_string()))),

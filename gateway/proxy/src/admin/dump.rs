@@ -235,7 +235,7 @@ fn cluster(live: &keeper::Live, name: &str, upstream: &keeper::Upstream) -> Valu
         LbPolicy::ByDiscovery => "CLUSTER_PROVIDED",
     };
     let breakers = upstream.breakers(RoutePriority::Default);
-    let set = upstream.plan.set();
+    let set = upstream.plan().set();
     json!({
         "name": name,
         "type": discovery,
@@ -250,7 +250,7 @@ fn cluster(live: &keeper::Live, name: &str, upstream: &keeper::Upstream) -> Valu
         },
         "outlier": c.outlier.is_some(),
         "known": live.config.clusters.contains(name),
-        "in_panic": upstream.plan.in_panic(),
+        "in_panic": upstream.plan().in_panic(),
         "endpoints": set.hosts().iter().map(|h| endpoint(set.load(), h)).collect::<Vec<_>>(),
     })
 }

@@ -100,19 +100,22 @@ fn health(admin: &Admin, out: &mut String) {
         let name = format!("tombolo_gateway_cluster_endpoints_{name}");
         head(out, &name, "gauge");
         for (cluster, upstream) in &watched {
-            let _ = writeln!(out, "{name}{{cluster=\"{cluster}\"}} {}", value(&upstream.plan));
+            let _ = writeln!(out, "{name}{{cluster=\"{cluster}\"}} {}", value(upstream.plan()));
         }
     }
     let name = "tombolo_gateway_cluster_breaker_remaining";
     head(out, name, "gauge");
     for (cluster, upstream) in &all {
         let settings = &upstream.cluster.breakers;
-        for (priority, at, tracked) in [
+        for (priority, at, _) in [
             ("default", RoutePriority::Default, settings.default.track_remaining),
             ("high", RoutePriority::High, settings.high.track_remaining),
-        ] {
+        ]
+        .into_iter()
+        .filter(|(_, _, tracked)| *tracked)
+        {
             let breakers = upstream.breakers(at);
-            for (what, resource) in RESOURCES.into_iter().filter(|_| tracked) {
+            for (what, resource) in RESOURCES {
                 let left = breakers.limit(resource).saturating_sub(breakers.used(resource));
                 let labels = format!("cluster=\"{cluster}\",priority=\"{priority}\",resource=\"{what}\"");
                 let _ = writeln!(out, "{name}{{{labels}}} {left}");
@@ -174,7 +177,7 @@ pub(super) fn clusters(admin: &Admin) -> String {
                 let _ = writeln!(out, "{name}::{priority}_priority::max_{what}::{}", breakers.limit(resource));
             }
         }
-        for host in upstream.plan.set().hosts() {
+        for host in upstream.plan().set().hosts() {
             let address = super::dump::address(&host.endpoint.address);
             for (what, value) in [
                 ("rq_active", host.state.active().to_string()),

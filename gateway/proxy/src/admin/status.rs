@@ -30,7 +30,7 @@ pub(super) fn clusters(admin: &Admin) -> Result<String, String> {
     let all: Vec<Value> = keeper::sorted(&live)
         .iter()
         .map(|(name, upstream)| {
-            let set = upstream.plan.set();
+            let set = upstream.plan().set();
             let thresholds = [("DEFAULT", RoutePriority::Default), ("HIGH", RoutePriority::High)].map(|(word, at)| {
                 let breakers = upstream.breakers(at);
                 json!({

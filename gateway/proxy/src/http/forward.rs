@@ -92,7 +92,7 @@ pub(crate) async fn forward(
     };
     let upstream = cluster.upstream();
     exchange.facts.borrow_mut().cluster = Some(cluster.clone());
-    if let Some(dropped) = drop_overload(&upstream.plan.set().load().drops, downstream.worker.draw()) {
+    if let Some(dropped) = drop_overload(&upstream.load.drops, downstream.worker.draw()) {
         keep_head(exchange, head);
         return Ok(Passed::Done(reply::failure(exchange, Failure::new(dropped.kind), 0)));
     }

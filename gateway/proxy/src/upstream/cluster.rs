@@ -124,7 +124,7 @@ pub(crate) struct Surroundings {
 impl Cluster {
     /// A cluster that was not used before.
     pub(crate) fn new(name: Arc<str>, upstream: Arc<Upstream>, sequence: u64, seed: u64) -> Rc<Self> {
-        let picker = RefCell::new(Picker::new(upstream.plan.clone(), seed));
+        let picker = RefCell::new(Picker::new(upstream.plan().clone(), seed));
         Rc::new(Self {
             name,
             picker,
@@ -149,11 +149,11 @@ impl Cluster {
         if Arc::ptr_eq(now, &self.upstream.borrow()) {
             return true;
         }
-        if !Arc::ptr_eq(&now.plan, self.picker.borrow().plan()) {
-            self.picker.borrow_mut().update(now.plan.clone());
+        if !Arc::ptr_eq(now.plan(), self.picker.borrow().plan()) {
+            self.picker.borrow_mut().update(now.plan().clone());
             let mut hosts = self.hosts.borrow_mut();
             if !hosts.is_empty() {
-                let present: AHashMap<HostId, &Host> = now.plan.set().hosts().iter().map(|h| (h.id(), h)).collect();
+                let present: AHashMap<HostId, &Host> = now.plan().set().hosts().iter().map(|h| (h.id(), h)).collect();
                 hosts.retain(|id, endpoint| match present.get(id) {
                     Some(host) => {
                         endpoint.follow(host, now);
@@ -464,7 +464,7 @@ impl Endpoint {
         tls: Option<(ClientContext, Arc<str>)>,
     ) -> Target {
         let cluster = &upstream.cluster;
-        let keepalive = cluster.keepalive.map(|k| Keepalive { time: k.time, interval: k.interval, probes: k.probes });
+        let keepalive = cluster.keepalive.as_ref().map(|k| Keepalive { time: k.time, interval: k.interval, probes: k.probes });
         let bind = cluster.bind.as_ref().and_then(|b| b.source).map(|a| a.ip());
         Target {
             peer: self.peer.borrow().clone(),

@@ -6,13 +6,11 @@
 mod connection;
 mod session;
 
+use super::keeper::Life;
 use crate::tls::context::TlsStore;
 use ahash::AHashMap;
 use session::Session;
-use std::{
-    net::IpAddr,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{net::IpAddr, sync::Arc};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -93,8 +91,13 @@ impl Checks {
         !self.running.values().flat_map(|hosts| hosts.values()).any(waits)
     }
 
+    /// Whether an endpoint of a cluster has not been checked yet.
+    pub(crate) fn waits_for(&self, cluster: &str) -> bool {
+        self.running.get(cluster).is_some_and(|hosts| hosts.values().any(|running| !running.answered))
+    }
+
     /// Checks the endpoints of a cluster as it is now. True when what checks had found of one does not count any more.
-    pub(crate) fn follow(&mut self, cluster: &Arc<Cluster>, set: &EndpointSet, used: &Arc<AtomicBool>) -> bool {
+    pub(crate) fn follow(&mut self, cluster: &Arc<Cluster>, set: &EndpointSet, life: &Arc<Life>) -> bool {
         let mut forgot = false;
         let mut before = self.running.remove(&cluster.name).unwrap_or_default();
         let mut now = AHashMap::new();
@@ -117,7 +120,7 @@ impl Checks {
                     if let Some(old) = old {
                         old.task.abort();
                     }
-                    self.start(cluster, host, used)
+                    self.start(cluster, host, life)
                 }
             };
             now.insert(host.id(), running);
@@ -129,14 +132,14 @@ impl Checks {
         forgot
     }
 
-    fn start(&mut self, cluster: &Arc<Cluster>, host: &Host, used: &Arc<AtomicBool>) -> Running {
+    fn start(&mut self, cluster: &Arc<Cluster>, host: &Host, life: &Arc<Life>) -> Running {
         let nudge = Arc::new(Notify::new());
         let session = Session {
             around: self.around.clone(),
             cluster: cluster.clone(),
             endpoint: host.endpoint.clone(),
             state: host.state.clone(),
-            used: used.clone(),
+            life: life.clone(),
             nudge: nudge.clone(),
             tell: self.tell.clone(),
         };

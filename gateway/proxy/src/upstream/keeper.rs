@@ -4,6 +4,7 @@
 //! Endpoints keep their state when a configuration changes around them.
 
 mod kept;
+mod shown;
 
 use super::{
     dns,
@@ -12,12 +13,10 @@ use super::{
 use crate::clock;
 use ahash::AHashMap;
 use kept::{Kept, Sources};
+pub(crate) use shown::{Life, Upstream};
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -27,9 +26,8 @@ use tokio::{
 };
 use tombolo_federation_model::Locality;
 use tombolo_gateway_core::{
-    balance::{Chain, Fleet, HostId, Plan},
-    breaker::Breakers,
-    config::{Cluster, ClusterLoad, Config, Discovery, DnsSettings, HealthCheck, Map, RoutePriority},
+    balance::{Fleet, HostId, Plan},
+    config::{Cluster, ClusterLoad, Config, Discovery, DnsSettings, HealthCheck, Map},
     outlier::{Cause, Detector},
     time::Millis,
 };
@@ -50,38 +48,6 @@ pub(crate) struct Live {
     pub(crate) upstreams: Map<Upstream>,
     /// There are listeners, but the endpoints behind them have not been looked at yet: nothing serves.
     pub(crate) held: bool,
-}
-
-/// One cluster as workers see it.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    /// As configured.
-    pub(crate) cluster: Arc<Cluster>,
-    /// Who may be chosen.
-    pub(crate) plan: Arc<Plan>,
-    /// For aggregates: which member's priority a request takes.
-    pub(crate) chain: Option<Arc<Chain>>,
-    breakers: [Arc<Breakers>; 2],
-    /// It has had traffic: checks are frequent from then on.
-    used: Arc<AtomicBool>,
-}
-
-impl Upstream {
-    /// The breakers of a priority.
-    pub(crate) fn breakers(&self, priority: RoutePriority) -> &Arc<Breakers> {
-        match priority {
-            RoutePriority::Default => &self.breakers[0],
-            RoutePriority::High => &self.breakers[1],
-        }
-    }
-
-    /// A request goes to it.
-    pub(crate) fn touch(&self) {
-        // Written once: the cache line stays shared between cores.
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 /// An endpoint that a worker has something to say about.
@@ -124,6 +90,8 @@ pub(crate) struct Keeper {
     local: Option<(Arc<str>, Locality)>,
     fleet: Option<Fleet>,
     live: Live,
+    /// New versions whose endpoints were not all looked at yet, and since when. The versions before go on serving.
+    warming: AHashMap<Arc<str>, Instant>,
     /// Nothing with listeners was published yet: since when there is something.
     first: First,
 }
@@ -160,6 +128,7 @@ impl Keeper {
             local: setup.local,
             fleet: None,
             live: Live::default(),
+            warming: AHashMap::new(),
             first: First::Nothing,
         };
         (keeper, tell, live)
@@ -223,9 +192,10 @@ impl Keeper {
     }
 
     fn next_tick(&self) -> Instant {
-        let next = self.kept.values().filter_map(|k| k.detector.as_ref()).map(Detector::next_tick).min();
+        let next = self.kept.values().filter_map(Kept::detector).map(Detector::next_tick).min();
         let far = Instant::now() + Duration::from_secs(3600);
         let sweep = next.map_or(far, |at| (clock::origin() + Duration::from_millis(at.0)).min(far));
+        let sweep = self.warming.values().fold(sweep, |sweep, since| sweep.min(*since + FIRST_ROUND));
         match self.first {
             First::Waits(since) => sweep.min(since + FIRST_ROUND),
             First::Nothing | First::Over => sweep,
@@ -239,6 +209,7 @@ impl Keeper {
         for name in gone {
             self.live.upstreams.remove(&name);
             self.checks.forget(&name);
+            self.warming.remove(&name);
             if let Some(gone) = self.kept.remove(&name) {
                 gone.stop();
             }
@@ -248,7 +219,7 @@ impl Keeper {
             let same = self
                 .kept
                 .get(name)
-                .is_some_and(|k| Arc::ptr_eq(&k.cluster, cluster) && load.is_none_or(|l| Arc::ptr_eq(&k.load, l)));
+                .is_some_and(|k| Arc::ptr_eq(k.cluster(), cluster) && load.is_none_or(|l| Arc::ptr_eq(k.load(), l)));
             if !same {
                 let load = load.cloned().unwrap_or_else(|| kept::empty(name));
                 self.take_cluster(name, cluster, load, now);
@@ -262,8 +233,9 @@ impl Keeper {
         let mut before = self.kept.remove(name);
         let dns = match &cluster.discovery {
             Discovery::StrictDns(_, settings) | Discovery::LogicalDns(_, settings) => {
-                let same = before.as_ref().is_some_and(|b| b.load == load && b.cluster.discovery == cluster.discovery);
-                let old = before.as_mut().and_then(|b| b.dns.take());
+                let same =
+                    before.as_ref().is_some_and(|b| *b.load() == load && b.cluster().discovery == cluster.discovery);
+                let old = before.as_mut().and_then(Kept::take_dns);
                 match old {
                     Some(old) if same => Some(old),
                     old => {
@@ -279,13 +251,43 @@ impl Keeper {
             }
             _ => None,
         };
+        let renewed = before.as_ref().is_none_or(|before| !Arc::ptr_eq(before.cluster(), cluster));
+        let had_checks = before.as_ref().is_some_and(|before| before.cluster().health_check.is_some());
         let sources = Sources { cluster: cluster.clone(), load, dns };
         let mut kept = Kept::new(sources, before, self.fleet.as_ref(), now);
-        if self.checks.follow(cluster, &kept.set, &kept.used) {
+        if (had_checks || cluster.health_check.is_some())
+            && self.checks.follow(cluster, kept.set(), kept.upstream.life())
+        {
             kept.replan(self.fleet.as_ref(), now);
         }
-        self.live.upstreams.insert(name.clone(), kept.upstream.clone());
         self.kept.insert(name.clone(), kept);
+        // What is there from the start is waited for as a whole.
+        if renewed && matches!(self.first, First::Over) && self.is_cold(name) {
+            self.warming.entry(name.clone()).or_insert_with(Instant::now);
+        }
+        self.show(name);
+    }
+
+    /// Some of its endpoints were not looked at yet, and it wants to be waited for.
+    fn is_cold(&self, name: &Arc<str>) -> bool {
+        self.kept.get(name).is_some_and(|kept| {
+            let cluster = kept.cluster();
+            let checked = cluster.health_check.is_some() && cluster.wait_until_checked;
+            checked && (kept.is_unresolved() || self.checks.waits_for(name))
+        })
+    }
+
+    /// Workers see the newest state of a cluster, unless it warms up. False when they do not.
+    fn show(&mut self, name: &Arc<str>) -> bool {
+        if let Some(since) = self.warming.get(name) {
+            if self.is_cold(name) && since.elapsed() < FIRST_ROUND {
+                return false;
+            }
+            self.warming.remove(name);
+        }
+        let Some(kept) = self.kept.get(name) else { return false };
+        self.live.upstreams.insert(name.clone(), kept.upstream.clone());
+        true
     }
 
     /// Asks for all names of a load, each again when its answer is old.
@@ -305,9 +307,8 @@ impl Keeper {
             return false;
         }
         kept.renew(self.fleet.as_ref(), now);
-        let _ = self.checks.follow(&kept.cluster, &kept.set, &kept.used);
-        self.live.upstreams.insert(answer.cluster, kept.upstream.clone());
-        true
+        let _ = self.checks.follow(kept.cluster(), kept.set(), kept.upstream.life());
+        self.show(&answer.cluster)
     }
 
     fn take_suspect(&mut self, suspect: &Suspect) -> bool {
@@ -320,7 +321,7 @@ impl Keeper {
             }
         };
         let Some(kept) = self.kept.get_mut(&suspect.cluster) else { return false };
-        let ejects = kept.detector.as_mut().is_some_and(|d| d.suspect(suspect.host, cause, now, rand::random()));
+        let ejects = kept.detector_mut().is_some_and(|d| d.suspect(suspect.host, cause, now, rand::random()));
         if !ejects {
             return false;
         }
@@ -332,46 +333,49 @@ impl Keeper {
     fn take_checked(&mut self, checked: &Checked) -> bool {
         let now = clock::now();
         let starting = matches!(self.first, First::Waits(_)) && checked.first;
+        let warms = self.warming.contains_key(&checked.cluster);
         let Some(kept) = self.kept.get_mut(&checked.cluster) else { return starting };
-        let readmitted = checked.good && kept.detector.as_mut().is_some_and(|d| d.readmit(checked.host));
+        let readmitted = checked.good && kept.detector_mut().is_some_and(|d| d.readmit(checked.host));
         if !checked.changed && !readmitted {
-            return starting;
+            return (warms && self.show(&checked.cluster)) || starting;
         }
         if !checked.good && kept.is_leaving(checked.host) {
             // Its health was all that kept it.
             kept.renew(self.fleet.as_ref(), now);
-            let _ = self.checks.follow(&kept.cluster, &kept.set, &kept.used);
-            self.live.upstreams.insert(checked.cluster.clone(), kept.upstream.clone());
-            return true;
+            let _ = self.checks.follow(kept.cluster(), kept.set(), kept.upstream.life());
+            return self.show(&checked.cluster) || starting;
         }
-        self.replan(&checked.cluster, now)
+        self.replan(&checked.cluster, now) || starting
     }
 
     fn tick(&mut self) -> bool {
         let now = clock::now();
-        let due = |kept: &mut Kept| {
-            kept.detector.as_mut().is_some_and(|d| d.next_tick() <= now && d.tick(now, rand::random()))
-        };
+        let due =
+            |kept: &mut Kept| kept.detector_mut().is_some_and(|d| d.next_tick() <= now && d.tick(now, rand::random()));
         let changed: Vec<Arc<str>> =
             self.kept.iter_mut().filter_map(|(name, kept)| due(kept).then(|| name.clone())).collect();
         for name in &changed {
             self.replan(name, now);
         }
-        !changed.is_empty() || matches!(self.first, First::Waits(_))
+        let late: Vec<Arc<str>> =
+            self.warming.iter().filter(|(_, since)| since.elapsed() >= FIRST_ROUND).map(|(n, _)| n.clone()).collect();
+        for name in &late {
+            self.show(name);
+        }
+        !changed.is_empty() || !late.is_empty() || matches!(self.first, First::Waits(_))
     }
 
     /// Health or endpoints changed: somebody else may be chosen now.
     fn replan(&mut self, name: &Arc<str>, now: Millis) -> bool {
         let Some(kept) = self.kept.get_mut(name) else { return false };
         kept.replan(self.fleet.as_ref(), now);
-        self.live.upstreams.insert(name.clone(), kept.upstream.clone());
-        true
+        self.show(name)
     }
 
     /// Where the fleet changed, so does what stays in the own zone.
     fn follow_fleet(&mut self) {
         let Some((name, own)) = &self.local else { return };
-        let fleet = self.live.upstreams.get(name).map(|local| Fleet::new(own.clone(), &local.plan));
+        let fleet = self.live.upstreams.get(name).map(|local| Fleet::new(own.clone(), local.plan()));
         if fleet == self.fleet {
             return;
         }
@@ -388,9 +392,9 @@ impl Keeper {
     fn link(&mut self) {
         let mut linked = Vec::new();
         for (name, kept) in &mut self.kept {
-            let Discovery::Aggregate(members) = &kept.cluster.discovery else { continue };
+            let Discovery::Aggregate(members) = &kept.cluster().discovery else { continue };
             let plans: Vec<Option<Arc<Plan>>> =
-                members.iter().map(|member| self.live.upstreams.get(member).map(|u| u.plan.clone())).collect();
+                members.iter().map(|member| self.live.upstreams.get(member).map(|u| u.plan().clone())).collect();
             if kept.link(plans) {
                 linked.push((name.clone(), kept.upstream.clone()));
             }

@@ -17,7 +17,7 @@ use crate::{
     control::{Backoff, Remote, RemoteError},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -104,12 +104,14 @@ pub(crate) struct Client {
     setup: Setup,
     reader: Reader,
     assembly: Assembly,
+    sharing: wire::Sharing,
     lives: Lives,
     /// Requests that wait for a virtual host, by the name of its resource.
     pending: BTreeMap<String, Vec<oneshot::Sender<u64>>>,
     /// Those to be told when what was just taken in is in use.
     settled: Vec<oneshot::Sender<u64>>,
-    on_demand: usize,
+    /// Names that were asked for and are not known to be of nobody.
+    on_demand: BTreeSet<String>,
     /// The administrator's runtime values.
     overrides: BTreeMap<String, String>,
     generation: u64,
@@ -135,10 +137,11 @@ impl Client {
         Self {
             reader: Reader::new(setup.mode),
             assembly: Assembly::new(Some(INIT_TIMEOUT)),
+            sharing: wire::Sharing::default(),
             lives: Lives::default(),
             pending: BTreeMap::new(),
             settled: Vec::new(),
-            on_demand: 0,
+            on_demand: BTreeSet::new(),
             overrides: BTreeMap::new(),
             generation: 0,
             unsaved: None,
@@ -264,13 +267,13 @@ impl Client {
     fn answer_to(&mut self, ask: Ask) {
         match ask {
             Ask::Host(name, done) => {
-                if self.on_demand >= MOST_ON_DEMAND {
+                if self.on_demand.len() >= MOST_ON_DEMAND && !self.on_demand.contains(&name) {
                     let _ = done.send(self.generation);
                     return;
                 }
                 if !self.pending.contains_key(&name) {
-                    self.on_demand += 1;
-                    self.reader.subscribe(Kind::Host.type_url(), name.clone());
+                    self.on_demand.insert(name.clone());
+                    self.reader.ask(Kind::Host.type_url(), &name);
                 }
                 self.pending.entry(name).or_default().push(done);
             }
@@ -329,7 +332,6 @@ impl Client {
                 Ok(decoded) => {
                     self.assembly.put(decoded);
                     shelves.put(kind, resource.clone(), now);
-                    self.settle(kind, &resource.name);
                 }
                 Err(reason) => {
                     let version = resource.version.clone();
@@ -344,7 +346,6 @@ impl Client {
         for name in gone {
             self.assembly.remove(kind, name);
             shelves.remove(kind, name);
-            self.settle(kind, name);
             // Otherwise the same version would not come again.
             self.reader.drop_held(kind.type_url(), name);
         }
@@ -352,6 +353,7 @@ impl Client {
         for (name, ttl) in beside.lives.iter().filter(|(name, _)| !refused.contains_key(&**name)) {
             self.lives.set(kind, name, *ttl, Instant::now());
         }
+        self.settle(kind, &beside.told, &update.removed);
         self.assembly.complete(kind);
         if !update.changed.is_empty() || !update.removed.is_empty() {
             self.unsaved.get_or_insert_with(Instant::now);
@@ -360,7 +362,7 @@ impl Client {
     }
 
     fn decode(
-        &self,
+        &mut self,
         kind: Kind,
         resource: &tombolo_federation_sync::Resource,
         kept: &Shelves,
@@ -369,8 +371,9 @@ impl Client {
             return Err(reason);
         }
         // The name is said by whoever lists the refusals.
-        let decoded = wire::decode(kind, &resource.name, &resource.body)
+        let mut decoded = wire::decode(kind, &resource.name, &resource.body)
             .map_err(|refusal| format!("{}: {}", refusal.field, refusal.reason))?;
+        self.sharing.share(&mut decoded);
         if let Resource::Routes(table) = &decoded
             && table.more_hosts.is_some()
             && self.setup.mode == XdsMode::Sotw
@@ -381,10 +384,18 @@ impl Client {
         Ok(decoded)
     }
 
-    /// Whoever waits for this virtual host is told when what was taken in is in use.
-    fn settle(&mut self, kind: Kind, name: &str) {
-        if kind == Kind::Host {
-            self.settled.extend(self.pending.remove(name).into_iter().flatten());
+    /// Whoever waits for these virtual hosts is told when what was taken in is in use. All that a response names is settled, not
+    /// only what is new in it: who asks again for what is known, or for what is not there, gets the same answer again.
+    fn settle(&mut self, kind: Kind, told: &[Arc<str>], gone: &[Arc<str>]) {
+        if kind != Kind::Host {
+            return;
+        }
+        for name in told {
+            self.settled.extend(self.pending.remove(&**name).into_iter().flatten());
+        }
+        for name in gone {
+            self.on_demand.remove(&**name);
+            self.reader.rename(kind.type_url(), name, None);
         }
     }
 

@@ -7,9 +7,9 @@
 use super::{
     client::SharedStatus,
     shelves::{Refused, SharedShelves},
+    wire::Named,
 };
 use prost::{Message as _, Name as _};
-use serde_json::Value as Json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use tombolo_controlplane_api::{
-    json::Dictionary,
+    json::{self, JsonError, Parts},
     xds::envoy::config::bootstrap::v3::{Bootstrap, runtime_layer::LayerSpecifier},
 };
 use tombolo_federation_sync::Resource;
@@ -36,6 +36,12 @@ const LOOK: Duration = Duration::from_millis(500);
 const LARGEST: u64 = 256 << 20;
 /// What a file may say. The rest of a bootstrap file belongs to flags or has no counterpart here.
 const PARTS: [&str; 4] = ["static_resources", "layered_runtime", "node", "admin"];
+/// Its resources.
+const STATIC: [(&str, Kind); 3] = [
+    ("static_resources.clusters", Kind::Cluster),
+    ("static_resources.listeners", Kind::Listener),
+    ("static_resources.secrets", Kind::Secret),
+];
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +75,7 @@ pub(crate) struct Setup {
 pub(crate) struct Files {
     setup: Setup,
     assembly: Assembly,
+    sharing: wire::Sharing,
     held: BTreeMap<Kind, BTreeSet<Arc<str>>>,
     seen: Option<(SystemTime, u64)>,
     origin: Instant,
@@ -88,7 +95,8 @@ impl Files {
     /// When it cannot be used.
     pub(crate) fn open(setup: Setup) -> Result<Self, FileError> {
         let assembly = Assembly::new(Some(INIT_TIMEOUT));
-        let mut files = Self { setup, assembly, held: BTreeMap::new(), seen: None, origin: Instant::now() };
+        let (sharing, held) = (wire::Sharing::default(), BTreeMap::new());
+        let mut files = Self { setup, assembly, sharing, held, seen: None, origin: Instant::now() };
         files.seen = stamp(&files.setup.path);
         files.read()?;
         Ok(files)
@@ -173,30 +181,23 @@ impl Files {
     }
 
     /// Reads and judges everything, and changes nothing.
-    fn contents(&self, name: &str) -> Result<Contents, FileError> {
-        let bootstrap = parse(&self.setup.path, name)?;
+    fn contents(&mut self, name: &str) -> Result<Contents, FileError> {
         let mut refused = Vec::new();
-        let mut contents = Contents::default();
-        let resources = bootstrap.static_resources.unwrap_or_default();
-        // Secrets come last: only those that something refers to are kept.
-        let all = resources.clusters.into_iter().map(|m| (Kind::Cluster, m.name.clone(), m.encode_to_vec()));
-        let all =
-            all.chain(resources.listeners.into_iter().map(|m| (Kind::Listener, m.name.clone(), m.encode_to_vec())));
-        let all = all.chain(resources.secrets.into_iter().map(|m| (Kind::Secret, m.name.clone(), m.encode_to_vec())));
         let mut twice = BTreeSet::new();
-        for (kind, of, body) in all {
-            let resource = Arc::new(Resource::new(of.as_str(), body));
-            if !twice.insert((kind, of.clone())) {
-                refused.push(format!("{kind:?} {of:?} is there twice"));
-            }
-            match wire::decode(kind, &of, &resource.body) {
-                Ok(decoded) => contents.resources.push((kind, resource, decoded)),
-                Err(refusal) => {
-                    refused.push(format!("{kind:?} {refusal}"));
-                    self.refuse(kind, &of, &resource, refusal.to_string());
+        let mut kinds = [const { Vec::new() }; STATIC.len()];
+        let path = self.setup.path.clone();
+        let bootstrap = parse(&path, name, &mut |part, body| {
+            let (Some((_, kind)), Some(of_kind)) = (STATIC.get(part), kinds.get_mut(part)) else { return };
+            match self.resource(*kind, body) {
+                Ok((resource, _)) if !twice.insert((*kind, resource.name.clone())) => {
+                    refused.push(format!("{kind:?} {:?} is there twice", resource.name));
                 }
+                Ok((resource, decoded)) => of_kind.push((*kind, resource, decoded)),
+                Err(refusal) => refused.push(refusal),
             }
-        }
+        })?;
+        // Secrets come last: only those that something refers to are kept.
+        let mut contents = Contents { resources: kinds.into_iter().flatten().collect(), layers: Vec::new() };
         for layer in bootstrap.layered_runtime.unwrap_or_default().layers {
             match layer.layer_specifier {
                 Some(LayerSpecifier::StaticLayer(values)) => match wire::structure(&values) {
@@ -214,10 +215,22 @@ impl Files {
         if refused.is_empty() { Ok(contents) } else { Err(FileError::Refused(name.to_owned(), refused.join("; "))) }
     }
 
-    fn refuse(&self, kind: Kind, name: &str, resource: &Arc<Resource>, reason: String) {
-        let version = resource.version.clone();
-        let told = Refused { reason, at: SystemTime::now(), version, resource: Some(resource.clone()) };
-        self.setup.shelves.lock().unwrap_or_else(PoisonError::into_inner).refuse(kind, name, told);
+    fn resource(&mut self, kind: Kind, body: Vec<u8>) -> Result<(Arc<Resource>, wire::Resource), String> {
+        let name = Named::decode(body.as_slice()).map(|named| named.name).unwrap_or_default();
+        let mut resource = Resource::new(name.as_str(), body);
+        match wire::decode(kind, &name, &resource.body) {
+            Ok(mut decoded) => {
+                self.sharing.share(&mut decoded);
+                resource.name.clone_from(decoded.name());
+                Ok((Arc::new(resource), decoded))
+            }
+            Err(refusal) => {
+                let (reason, version) = (refusal.to_string(), resource.version.clone());
+                let told = Refused { reason, at: SystemTime::now(), version, resource: Some(Arc::new(resource)) };
+                self.setup.shelves.lock().unwrap_or_else(PoisonError::into_inner).refuse(kind, &name, told);
+                Err(format!("{kind:?} {refusal}"))
+            }
+        }
     }
 }
 
@@ -234,6 +247,10 @@ fn unanswered(contents: &Contents) -> Vec<String> {
             missing.map(|name| format!("{kind:?} {name:?} would come from a control plane, of which there is none")),
         );
     }
+    let strangers = contents.resources.iter().filter_map(|(kind, resource, decoded)| {
+        scratch.admits(decoded).err().map(|reason| format!("{kind:?} {:?}: {reason}", resource.name))
+    });
+    out.extend(strangers);
     if scratch.wants_all(Kind::Scope) {
         out.push("scoped_rds would come from a control plane, of which there is none".to_owned());
     }
@@ -252,26 +269,44 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     Some((facts.modified().ok()?, facts.len()))
 }
 
-fn parse(path: &Path, name: &str) -> Result<Bootstrap, FileError> {
+/// The file without its static resources, which go to `taken` one by one.
+fn parse(path: &Path, name: &str, taken: &mut dyn FnMut(usize, Vec<u8>)) -> Result<Bootstrap, FileError> {
     let shape = |reason: String| FileError::Shape(name.to_owned(), reason);
     let read = |error| FileError::Read(name.to_owned(), error);
     if fs::metadata(path).map_err(read)?.len() > LARGEST {
         return Err(shape(format!("larger than {LARGEST} bytes")));
     }
     let text = fs::read_to_string(path).map_err(read)?;
-    let value: Json = if text.trim_start().starts_with('{') {
-        serde_json::from_str(&text).map_err(|error| shape(error.to_string()))?
-    } else {
-        serde_saphyr::from_str(&text).map_err(|error| shape(error.to_string()))?
-    };
-    let parts = value.as_object().ok_or_else(|| shape("not an object".to_owned()))?;
-    if let Some(other) = parts.keys().find(|key| !PARTS.contains(&key.as_str())) {
-        return Err(shape(format!("{other}: not supported in a file")));
+    let bytes = messages(&text, taken).map_err(|error| shape(error.to_string()))?;
+    let bootstrap = Bootstrap::decode(bytes.as_slice()).map_err(|error| shape(error.to_string()))?;
+    let told = [("node", bootstrap.node.is_some()), ("admin", bootstrap.admin.is_some())];
+    for (part, _) in told.into_iter().filter(|(_, told)| *told) {
+        tracing::warn!(file = %name, "{part} is told by flags; what the file says of it does not count");
     }
-    for told in ["node", "admin"].into_iter().filter(|part| parts.contains_key(*part)) {
-        tracing::warn!(file = %name, "{told} is told by flags; what the file says of it does not count");
+    Ok(bootstrap)
+}
+
+fn messages(text: &str, taken: &mut dyn FnMut(usize, Vec<u8>)) -> Result<Vec<u8>, JsonError> {
+    let parts = Parts { only: &PARTS, each: &STATIC.map(|(path, _)| path), taken };
+    let kind = Bootstrap::type_url();
+    if text.trim_start().starts_with('{') {
+        let mut from = serde_json::Deserializer::from_str(text);
+        let bytes = json::read_parts(&kind, &mut from, parts)?;
+        let ended = from.end().map_err(|error| JsonError { at: String::new(), reason: error.to_string() });
+        return ended.map(|()| bytes);
     }
-    let words = Dictionary::open().map_err(|error| shape(error.to_string()))?;
-    let bytes = words.read(&Bootstrap::type_url(), &value).map_err(|error| shape(error.to_string()))?;
-    Bootstrap::decode(bytes.as_slice()).map_err(|error| shape(error.to_string()))
+    let mut read = None;
+    let format = serde_saphyr::with_deserializer_from_str(text, |from| {
+        let bytes = json::read_parts(&kind, from, parts);
+        let told = bytes.as_ref().map(drop).map_err(serde::de::Error::custom);
+        read = Some(bytes);
+        told
+    });
+    match (read, format) {
+        // What it says itself is said with its place in the message, which the format does not know.
+        (Some(Err(error)), _) => Err(error),
+        (Some(Ok(bytes)), Ok(())) => Ok(bytes),
+        (None, Ok(())) => Ok(Vec::new()),
+        (_, Err(error)) => Err(JsonError { at: String::new(), reason: error.to_string() }),
+    }
 }

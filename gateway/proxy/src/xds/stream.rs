@@ -119,12 +119,19 @@ impl Reader {
         }
     }
 
-    /// Asks for one more name.
-    pub(crate) fn subscribe(&mut self, type_url: &str, name: String) {
+    /// Asks for one name, again if need be.
+    pub(crate) fn ask(&mut self, type_url: &str, name: &str) {
         match self {
-            Self::Delta(reader) => reader.subscribe(type_url, [name]),
+            Self::Delta(reader) => reader.ask(type_url, name),
             // Nothing that comes by name on demand exists in this variant.
             Self::Sotw(_) => {}
+        }
+    }
+
+    /// What became of a name that was asked for: it is known by another one, or by none.
+    pub(crate) fn rename(&mut self, type_url: &str, name: &str, known_as: Option<&str>) {
+        if let Self::Delta(reader) = self {
+            reader.rename(type_url, name, known_as);
         }
     }
 
@@ -141,6 +148,12 @@ impl Reader {
         match (self, message) {
             (Self::Delta(reader), Inbound::Delta(message)) => {
                 let (response, beside) = messages::delta_response(*message);
+                // What came under another name than the one that was asked for is wanted all the same.
+                for (alias, name) in &beside.aliases {
+                    if reader.has_name(&response.type_url, alias) {
+                        reader.rename(&response.type_url, alias, Some(name));
+                    }
+                }
                 (reader.on_response(response), beside)
             }
             (Self::Sotw(reader), Inbound::Sotw(message)) => {

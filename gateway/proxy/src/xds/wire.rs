@@ -27,9 +27,10 @@ const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
 
 /// Every resource type that we read has its name in the first field.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Named {
+pub(super) struct Named {
+    /// Its name.
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
 }
 
 fn refusal(error: Option<String>) -> Option<Status> {
@@ -70,6 +71,10 @@ pub(crate) struct Beside {
     pub(crate) strangers: Vec<(String, String)>,
     /// How long resources live from now on, also those that came without a body as a sign of life.
     pub(crate) lives: Vec<(Arc<str>, Option<Duration>)>,
+    /// Other names of resources, under which they may have been asked for, with their own.
+    pub(crate) aliases: Vec<(Arc<str>, Arc<str>)>,
+    /// Names of which the response says something, also what is known already.
+    pub(crate) told: Vec<Arc<str>>,
 }
 
 /// A response of the delta protocol. A resource without a body is a sign of life; of virtual hosts it says that there is none for
@@ -94,8 +99,11 @@ pub(crate) fn delta_response(response: DeltaDiscoveryResponse) -> (DeltaResponse
             continue;
         }
         beside.lives.push((name.clone(), wrapped.ttl.and_then(life)));
+        beside.aliases.extend(wrapped.aliases.into_iter().map(|alias| (Arc::from(alias), name.clone())));
         resources.push(resource(name, wrapped.version, any.value));
     }
+    beside.told.extend(resources.iter().map(|resource| resource.name.clone()));
+    beside.told.extend(removed.iter().cloned().chain(beside.aliases.iter().map(|(alias, _)| alias.clone())));
     let out = DeltaResponse {
         type_url: Arc::from(response.type_url),
         nonce: response.nonce,
@@ -205,6 +213,25 @@ mod tests {
         assert_eq!(out.resources.len(), 1);
         assert_eq!(bad.strangers.len(), 1);
         assert_eq!(bad.lives.len(), 2, "a resource without a body is a sign of life");
+    }
+
+    #[test]
+    fn a_virtual_host_is_told_under_all_its_names() {
+        let host = Wrapped {
+            name: "t/h".into(),
+            aliases: vec!["t/h.example".into()],
+            resource: Some(Any { type_url: types::VIRTUAL_HOST.into(), value: Vec::new() }),
+            ..Wrapped::default()
+        };
+        let response = DeltaDiscoveryResponse {
+            type_url: types::VIRTUAL_HOST.into(),
+            resources: vec![host],
+            removed_resources: vec!["t/gone".into()],
+            ..DeltaDiscoveryResponse::default()
+        };
+        let (_, beside) = delta_response(response);
+        assert_eq!(beside.aliases, [("t/h.example".into(), "t/h".into())]);
+        assert_eq!(beside.told.iter().map(|name| &**name).collect::<Vec<_>>(), ["t/h", "t/gone", "t/h.example"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tombolo_federation_model::Locality;
 
 fn plan(load: &Arc<ClusterLoad>, settings: &LbSettings) -> Arc<Plan> {
     let set = Arc::new(EndpointSet::new(load, None, false, NOW));
-    Arc::new(Plan::new(&set, settings, NOW))
+    Arc::new(Plan::new(&set, &Arc::new(settings.clone()), NOW))
 }
 
 fn numbered(count: u16, first: u16) -> Vec<Endpoint> {
@@ -93,7 +93,7 @@ fn zones_of_a_plan() {
     let upstream = load(vec![vec![in_zone("b", numbered(3, 20)), in_zone("a", numbered(3, 10))]]);
     let set = Arc::new(EndpointSet::new(&upstream, None, false, NOW));
     let picks = |fleet: &Fleet, settings: &LbSettings| {
-        let mut picker = Picker::new(Arc::new(Plan::within(&set, settings, Some(fleet), NOW)), 7);
+        let mut picker = Picker::new(Arc::new(Plan::within(&set, &Arc::new(settings.clone()), Some(fleet), NOW)), 7);
         let counts = spread(&mut picker, &any(), 900);
         counts.iter().filter(|(port, _)| **port < 20).map(|(_, count)| count).sum::<usize>()
     };

@@ -98,7 +98,7 @@ pub(crate) fn judged(exchange: &Rc<Exchange>, live: &Live, answer: Reply) -> Rep
     let Cause::HealthCheck(filter) = &answer.cause else { return answer };
     exchange.facts.borrow_mut().health_check = true;
     let count = |name: &std::sync::Arc<str>| {
-        let hosts = live.upstreams.get(name)?.plan.set().hosts();
+        let hosts = live.upstreams.get(name)?.plan().set().hosts();
         Some((hosts.iter().filter(|host| host.health() == Health::Healthy).count(), hosts.len()))
     };
     let worker = &exchange.downstream.worker;

@@ -252,7 +252,7 @@ impl Probe {
             TransportSocket::Raw | TransportSocket::Internal(_) | TransportSocket::ProxyProtocol(..) => None,
         };
         let bind = self.cluster.bind.as_ref().and_then(|bind| bind.source).map(|source| source.ip());
-        let keepalive = self.cluster.keepalive;
+        let keepalive = self.cluster.keepalive.as_ref();
         let proxy = proxy.map(|version| {
             let to = match &peer {
                 Peer::Tcp(to) => *to,

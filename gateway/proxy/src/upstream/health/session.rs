@@ -3,11 +3,8 @@
 //! Owns the connection between two checks. Ends only by being aborted.
 
 use super::{Around, Checked, connection::Probe};
-use crate::clock;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use crate::{clock, upstream::keeper::Life};
+use std::sync::Arc;
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep, sleep_until, timeout},
@@ -24,7 +21,7 @@ pub(super) struct Session {
     pub(super) cluster: Arc<Cluster>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) state: Arc<HostState>,
-    pub(super) used: Arc<AtomicBool>,
+    pub(super) life: Arc<Life>,
     pub(super) nudge: Arc<Notify>,
     pub(super) tell: mpsc::Sender<Checked>,
 }
@@ -64,7 +61,7 @@ impl Session {
     }
 
     fn judge(&self, checker: &mut Checker, settings: &HealthCheck, finding: Finding) -> Step {
-        let used = self.used.load(Ordering::Relaxed);
+        let used = self.life.is_used();
         let step = checker.take(settings, &self.state, finding, used, clock::now(), rand::random());
         if let Some(event) = step.event {
             self.log(event, finding, step.first);

@@ -5,15 +5,11 @@
 
 use super::{Upstream, checks};
 use crate::upstream::dns::{self, Answers};
-use std::{
-    net::IpAddr,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{net::IpAddr, sync::Arc};
 use tokio::task::AbortHandle;
 use tombolo_federation_model::Locality;
 use tombolo_gateway_core::{
     balance::{Chain, EndpointSet, Fleet, Host, HostId, Plan},
-    breaker::Breakers,
     config::{
         Cluster, ClusterLoad, Discovery, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, LocalityMode,
         OutlierDetection, Priority,
@@ -30,16 +26,17 @@ pub(super) struct Sources {
     pub(super) dns: Option<(AbortHandle, Answers)>,
 }
 
-/// One cluster.
+/// One cluster. Small, since there may be very many of which nothing else is to be said.
 pub(super) struct Kept {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) load: Arc<ClusterLoad>,
-    pub(super) dns: Option<(AbortHandle, Answers)>,
-    pub(super) set: Arc<EndpointSet>,
-    pub(super) detector: Option<Detector>,
-    pub(super) used: Arc<AtomicBool>,
     pub(super) upstream: Arc<Upstream>,
-    breakers: [Arc<Breakers>; 2],
+    more: Option<Box<More>>,
+}
+
+/// What most clusters do not have.
+#[derive(Default)]
+struct More {
+    dns: Option<(AbortHandle, Answers)>,
+    detector: Option<Detector>,
     /// Of an aggregate: the plans by which its chain was made.
     members: Vec<Option<Arc<Plan>>>,
 }
@@ -47,37 +44,68 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn new(sources: Sources, before: Option<Kept>, fleet: Option<&Fleet>, now: Millis) -> Self {
         let Sources { cluster, load, dns } = sources;
-        let set = set_of(&cluster, &load, dns.as_ref().map(|(_, a)| a), before.as_ref().map(|b| &*b.set), now);
-        let breakers = match &before {
-            Some(before) => before.breakers.clone(),
-            None => [Breakers::new(&cluster.breakers.default), Breakers::new(&cluster.breakers.high)],
-        };
-        breakers[0].configure(&cluster.breakers.default);
-        breakers[1].configure(&cluster.breakers.high);
-        let used = before.as_ref().map(|b| b.used.clone()).unwrap_or_default();
-        let detector = detector(before.and_then(|b| b.detector), cluster.outlier.as_ref(), &set, now);
-        let plan = Arc::new(Plan::within(&set, &cluster.lb, fleet, now));
-        let upstream = Arc::new(Upstream {
-            cluster: cluster.clone(),
-            plan,
-            chain: None,
-            breakers: breakers.clone(),
-            used: used.clone(),
-        });
-        Self { cluster, load, dns, set, detector, used, upstream, breakers, members: Vec::new() }
+        let earlier = before.as_ref().map(|before| &*before.upstream);
+        if dns.is_none() && fleet.is_none() && needs_nobody(&cluster) && earlier.is_none_or(|b| !b.is_planned()) {
+            return Self { upstream: Arc::new(Upstream::idle(cluster, load, earlier)), more: None };
+        }
+        let planned = earlier.filter(|earlier| earlier.is_planned()).map(|earlier| &**earlier.plan().set());
+        let set = set_of(&cluster, &load, dns.as_ref().map(|(_, a)| a), planned, now);
+        let plan = Plan::within(&set, &cluster.lb, fleet, now);
+        let settings = cluster.outlier.clone();
+        let upstream = Arc::new(Upstream::planned(cluster, load, earlier, plan));
+        let detector =
+            detector(before.and_then(|b| b.more).and_then(|more| more.detector), settings.as_ref(), &set, now);
+        let more = (dns.is_some() || detector.is_some()).then(|| Box::new(More { dns, detector, members: Vec::new() }));
+        Self { upstream, more }
+    }
+
+    /// As configured.
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.upstream.cluster
+    }
+
+    /// As configured, names not resolved.
+    pub(super) fn load(&self) -> &Arc<ClusterLoad> {
+        &self.upstream.load
+    }
+
+    /// Its endpoints.
+    pub(super) fn set(&self) -> &Arc<EndpointSet> {
+        self.upstream.plan().set()
+    }
+
+    /// Who finds outliers among them.
+    pub(super) fn detector(&self) -> Option<&Detector> {
+        self.more.as_ref()?.detector.as_ref()
+    }
+
+    /// The same, to act.
+    pub(super) fn detector_mut(&mut self) -> Option<&mut Detector> {
+        self.more.as_mut()?.detector.as_mut()
+    }
+
+    /// Takes out what asks for its names, and what was answered.
+    pub(super) fn take_dns(&mut self) -> Option<(AbortHandle, Answers)> {
+        self.more.as_mut()?.dns.take()
+    }
+
+    /// Nothing is known of its names yet.
+    pub(super) fn is_unresolved(&self) -> bool {
+        self.more.as_ref().and_then(|more| more.dns.as_ref()).is_some_and(|(_, answers)| answers.is_empty())
     }
 
     /// Nobody needs it any more.
-    pub(super) fn stop(self) {
-        if let Some((task, _)) = self.dns {
+    pub(super) fn stop(mut self) {
+        if let Some((task, _)) = self.take_dns() {
             task.abort();
         }
     }
 
     /// Takes what DNS said of a name. False when it changes nothing.
     pub(super) fn answer(&mut self, name: Arc<str>, mut addresses: Vec<IpAddr>) -> bool {
-        let logical = matches!(self.cluster.discovery, Discovery::LogicalDns(..));
-        let Some((_, answers)) = &mut self.dns else { return false };
+        let logical = matches!(self.cluster().discovery, Discovery::LogicalDns(..));
+        let dns = self.more.as_mut().and_then(|more| more.dns.as_mut());
+        let Some((_, answers)) = dns else { return false };
         let known = answers.get(&name);
         if logical {
             if addresses.is_empty() {
@@ -104,28 +132,23 @@ impl Kept {
 
     /// Makes the endpoints anew from what is known, and a plan for them.
     pub(super) fn renew(&mut self, fleet: Option<&Fleet>, now: Millis) {
-        let answers = self.dns.as_ref().map(|(_, answers)| answers);
-        self.set = set_of(&self.cluster, &self.load, answers, Some(&self.set), now);
-        if let Some(detector) = &mut self.detector {
-            detector.hosts(self.set.hosts().iter().map(|h| &h.state));
+        let answers = self.more.as_ref().and_then(|more| more.dns.as_ref()).map(|(_, answers)| answers);
+        let set = set_of(self.cluster(), self.load(), answers, Some(self.set()), now);
+        if let Some(detector) = self.detector_mut() {
+            detector.hosts(set.hosts().iter().map(|h| &h.state));
         }
-        self.replan(fleet, now);
+        self.plan_for(&set, fleet, now);
     }
 
     /// Makes a plan from the health of the moment.
     pub(super) fn replan(&mut self, fleet: Option<&Fleet>, now: Millis) {
-        let plan = Arc::new(Plan::within(&self.set, &self.cluster.lb, fleet, now));
-        self.publish(plan, self.upstream.chain.clone());
+        let set = self.set().clone();
+        self.plan_for(&set, fleet, now);
     }
 
-    fn publish(&mut self, plan: Arc<Plan>, chain: Option<Arc<Chain>>) {
-        self.upstream = Arc::new(Upstream {
-            cluster: self.cluster.clone(),
-            plan,
-            chain,
-            breakers: self.breakers.clone(),
-            used: self.used.clone(),
-        });
+    fn plan_for(&mut self, set: &Arc<EndpointSet>, fleet: Option<&Fleet>, now: Millis) {
+        let plan = Arc::new(Plan::within(set, &self.cluster().lb, fleet, now));
+        self.upstream = Arc::new(self.upstream.with(plan, self.upstream.chain.clone()));
     }
 
     /// Links the members of an aggregate. False when they are linked already.
@@ -136,19 +159,22 @@ impl Kept {
             _ => false,
         };
         let linked = self.upstream.chain.is_some();
-        if linked && plans.len() == self.members.len() && plans.iter().zip(&self.members).all(same) {
+        let more = self.more.get_or_insert_default();
+        if linked && plans.len() == more.members.len() && plans.iter().zip(&more.members).all(same) {
             return false;
         }
-        let chain = Chain::new(plans.iter().map(Option::as_ref), self.cluster.lb.panic_threshold);
-        self.publish(self.upstream.plan.clone(), Some(Arc::new(chain)));
-        self.members = plans;
+        let panic = self.upstream.cluster.lb.panic_threshold;
+        let chain = Chain::new(plans.iter().map(Option::as_ref), panic);
+        self.upstream = Arc::new(self.upstream.with(self.upstream.plan().clone(), Some(Arc::new(chain))));
+        more.members = plans;
         true
     }
 
     /// Whether zone-aware routing could say something about it.
     pub(super) fn has_zones(&self) -> bool {
-        let several = self.set.load().priorities.first().is_some_and(|first| first.localities.len() > 1);
-        several && self.cluster.lb.locality != LocalityMode::Weighted
+        let load = if self.upstream.is_planned() { self.set().load() } else { self.load() };
+        let several = load.priorities.first().is_some_and(|first| first.localities.len() > 1);
+        several && self.cluster().lb.locality != LocalityMode::Weighted
     }
 
     /// Whether only its health keeps an endpoint.
@@ -166,8 +192,14 @@ impl Kept {
     }
 
     fn host(&self, id: HostId) -> Option<&Host> {
-        self.set.hosts().iter().find(|host| host.id() == id)
+        self.set().hosts().iter().find(|host| host.id() == id)
     }
+}
+
+/// Nothing happens to its endpoints but requests.
+fn needs_nobody(cluster: &Cluster) -> bool {
+    let plain = matches!(cluster.discovery, Discovery::Eds(_) | Discovery::Static(_));
+    plain && checks(cluster).is_none() && cluster.outlier.is_none() && cluster.lb.slow_start.is_none()
 }
 
 fn set_of(
