@@ -165,6 +165,25 @@ async fn listeners_wait_for_the_first_round() {
 }
 
 #[tokio::test]
+async fn a_new_cluster_is_looked_at_before_it_serves() {
+    let (zero, one, two) = (Moody::start("zero").await, Moody::start("one").await, Moody::start("two").await);
+    two.health.store(503, SeqCst);
+    let (ads, _gateway, at) = behind([cluster("a")], [endpoints("a", &[zero.address])], &[]).await;
+    only(at, "zero").await;
+    let b = checked(cluster("b"), http_check());
+    ads.put([cluster("a"), b].map(|c| (c.name.clone(), c)));
+    let loads = [endpoints("a", &[zero.address]), endpoints("b", &[one.address, two.address])];
+    ads.put(loads.map(|l| (l.cluster_name.clone(), l)));
+    ads.set([("r", routes("r", &[("*", vec![to("/", "b")])]))]);
+    eventually("the new cluster serves", async || {
+        let found = answers(at, 6).await;
+        assert!(!found.contains_key("two"), "nothing goes to what was not looked at: {found:?}");
+        found.get("one") == Some(&6)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn tcp_checks_look_for_bytes() {
     let origin = Origin::tcp().await;
     let text = |hex: &str| Payload { payload: Some(payload::Payload::Text(hex.into())) };
