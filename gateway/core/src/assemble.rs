@@ -120,7 +120,8 @@ impl Assembly {
         let mut found = None;
         if table.validate_clusters {
             Needs::clusters_of_routes(table, |name| {
-                if found.is_none() && !self.config.clusters.contains(name) && !self.clusters.warming.contains_key(name) {
+                if found.is_none() && !self.config.clusters.contains(name) && !self.clusters.warming.contains_key(name)
+                {
                     found = Some(format!("virtual_hosts: there is no cluster {name:?}"));
                 }
             });

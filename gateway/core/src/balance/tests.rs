@@ -123,7 +123,8 @@ fn least_request_prefers_the_idle_host() {
 
     let scan = LeastRequest { full_scan: true, ..least };
     let set = picker.plan().set().clone();
-    let mut scanning = Picker::new(Arc::new(Plan::new(&set, &Arc::new(settings(LbPolicy::LeastRequest(scan))), NOW)), 1);
+    let mut scanning =
+        Picker::new(Arc::new(Plan::new(&set, &Arc::new(settings(LbPolicy::LeastRequest(scan))), NOW)), 1);
     assert_eq!(spread(&mut scanning, &any(), 10), BTreeMap::from([(2, 10)]));
 }
 

@@ -168,7 +168,9 @@ fn host_rewrite(specifier: Option<ra::HostRewriteSpecifier>) -> Decoded<HostRewr
     Ok(match specifier {
         None => HostRewrite::None,
         Some(S::HostRewriteLiteral(host)) if host.is_empty() => HostRewrite::None,
-        Some(S::HostRewriteLiteral(host)) => HostRewrite::Literal(Box::new(header_value(&host).at("host_rewrite_literal")?)),
+        Some(S::HostRewriteLiteral(host)) => {
+            HostRewrite::Literal(Box::new(header_value(&host).at("host_rewrite_literal")?))
+        }
         Some(S::AutoHostRewrite(auto)) => {
             if auto.value {
                 HostRewrite::Auto
@@ -176,7 +178,9 @@ fn host_rewrite(specifier: Option<ra::HostRewriteSpecifier>) -> Decoded<HostRewr
                 HostRewrite::None
             }
         }
-        Some(S::HostRewriteHeader(name)) => HostRewrite::Header(Box::new(header_name(&name).at("host_rewrite_header")?)),
+        Some(S::HostRewriteHeader(name)) => {
+            HostRewrite::Header(Box::new(header_name(&name).at("host_rewrite_header")?))
+        }
         Some(S::HostRewritePathRegex(rewrite)) => {
             HostRewrite::PathRegex(Box::new(matcher::rewrite(rewrite).at("host_rewrite_path_regex")?))
         }
@@ -219,7 +223,12 @@ fn weighted_clusters(message: pb::WeightedCluster) -> Decoded<ClusterChoice> {
     if total == 0 || total > u64::from(u32::MAX) {
         return Err(Refusal::new("clusters", format!("the sum of the weights is {total}")));
     }
-    Ok(ClusterChoice::Weighted { clusters, total, runtime_prefix: runtime_key_prefix.into(), random_header: random_header.map(Box::new) })
+    Ok(ClusterChoice::Weighted {
+        clusters,
+        total,
+        runtime_prefix: runtime_key_prefix.into(),
+        random_header: random_header.map(Box::new),
+    })
 }
 
 fn cluster_weight(message: wc::ClusterWeight) -> Decoded<ClusterWeight> {

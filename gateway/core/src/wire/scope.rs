@@ -90,7 +90,9 @@ pub(super) fn scope(message: ScopedRouteConfiguration) -> Decoded<Scope> {
         return Err(Refusal::new("name", "empty"));
     }
     let routes = match (route_configuration, route_configuration_name.is_empty()) {
-        (Some(table), true) => ScopeTable::Inline(Arc::new(route::table(table, route::Comes::Alone).at("route_configuration")?)),
+        (Some(table), true) => {
+            ScopeTable::Inline(Arc::new(route::table(table, route::Comes::Alone).at("route_configuration")?))
+        }
         (None, false) => ScopeTable::Named(route_configuration_name.into()),
         (Some(_), false) => return Err(Refusal::new("route_configuration", "beside route_configuration_name")),
         (None, true) => return Err(Refusal::new("route_configuration_name", "missing")),

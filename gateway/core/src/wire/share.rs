@@ -171,12 +171,8 @@ mod tests {
             })),
             ..Default::default()
         };
-        let host = pb::VirtualHost {
-            name: "h".into(),
-            domains: vec!["h".into()],
-            routes: vec![route],
-            ..Default::default()
-        };
+        let host =
+            pb::VirtualHost { name: "h".into(), domains: vec!["h".into()], routes: vec![route], ..Default::default() };
         let body = RouteConfiguration { name: "t".into(), virtual_hosts: vec![host], ..Default::default() };
         let mut resource = decode(Kind::Routes, "t", &body.encode_to_vec()).unwrap();
         sharing.share(&mut resource);

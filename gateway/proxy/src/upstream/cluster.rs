@@ -464,7 +464,8 @@ impl Endpoint {
         tls: Option<(ClientContext, Arc<str>)>,
     ) -> Target {
         let cluster = &upstream.cluster;
-        let keepalive = cluster.keepalive.as_ref().map(|k| Keepalive { time: k.time, interval: k.interval, probes: k.probes });
+        let keepalive =
+            cluster.keepalive.as_ref().map(|k| Keepalive { time: k.time, interval: k.interval, probes: k.probes });
         let bind = cluster.bind.as_ref().and_then(|b| b.source).map(|a| a.ip());
         Target {
             peer: self.peer.borrow().clone(),
