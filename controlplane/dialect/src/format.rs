@@ -6,11 +6,23 @@
 
 use crate::istio::is_header_name;
 
-/// Operators of header values that take nothing in parentheses.
-const PLAIN: [&str; 34] = [
+/// Operators that take nothing in parentheses.
+const PLAIN: [&str; 78] = [
+    "ACCESS_LOG_TYPE",
+    "BYTES_RECEIVED",
+    "BYTES_SENT",
+    "CONNECTION_ID",
+    "CONNECTION_TERMINATION_DETAILS",
+    "DOWNSTREAM_ALPN",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_LOCAL_PORT",
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
     "DOWNSTREAM_LOCAL_ADDRESS",
     "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_LOCAL_PORT",
@@ -27,38 +39,8 @@ const PLAIN: [&str; 34] = [
     "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_REMOTE_PORT",
     "DOWNSTREAM_TLS_CIPHER",
-    "DOWNSTREAM_TLS_VERSION",
-    "LOCAL_REPLY_BODY",
-    "PROTOCOL",
-    "REQUESTED_SERVER_NAME",
-    "RESPONSE_CODE",
-    "RESPONSE_CODE_DETAILS",
-    "RESPONSE_FLAGS",
-    "RESPONSE_FLAGS_LONG",
-    "ROUTE_NAME",
-    "UPSTREAM_CLUSTER",
-    "UPSTREAM_CLUSTER_RAW",
-    "UPSTREAM_HOST",
-    "UPSTREAM_REMOTE_ADDRESS",
-    "UPSTREAM_REQUEST_ATTEMPT_COUNT",
-    "VIRTUAL_HOST_NAME",
-];
-
-/// Operators that only lines of the access log may have besides, with nothing in parentheses.
-const LOGGED: [&str; 46] = [
-    "ACCESS_LOG_TYPE",
-    "BYTES_RECEIVED",
-    "BYTES_SENT",
-    "CONNECTION_ID",
-    "CONNECTION_TERMINATION_DETAILS",
-    "DOWNSTREAM_ALPN",
-    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
-    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
-    "DOWNSTREAM_DIRECT_LOCAL_PORT",
-    "DOWNSTREAM_HANDSHAKE_DURATION",
-    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
-    "DOWNSTREAM_HEADER_BYTES_SENT",
     "DOWNSTREAM_TLS_SESSION_ID",
+    "DOWNSTREAM_TLS_VERSION",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "DOWNSTREAM_WIRE_BYTES_RECEIVED",
     "DOWNSTREAM_WIRE_BYTES_SENT",
@@ -66,16 +48,25 @@ const LOGGED: [&str; 46] = [
     "FILTER_CHAIN_NAME",
     "GRPC_STATUS_NUMBER",
     "HOSTNAME",
+    "LOCAL_REPLY_BODY",
+    "PROTOCOL",
     "REQUEST_DURATION",
     "REQUEST_TX_DURATION",
+    "RESPONSE_CODE",
     "RESPONSE_DURATION",
+    "RESPONSE_FLAGS",
+    "RESPONSE_FLAGS_LONG",
     "RESPONSE_TX_DURATION",
+    "ROUTE_NAME",
     "STREAM_ID",
     "TRACE_ID",
+    "UPSTREAM_CLUSTER",
+    "UPSTREAM_CLUSTER_RAW",
     "UPSTREAM_CONNECTION_ID",
     "UPSTREAM_CONNECTION_POOL_READY_DURATION",
     "UPSTREAM_HEADER_BYTES_RECEIVED",
     "UPSTREAM_HEADER_BYTES_SENT",
+    "UPSTREAM_HOST",
     "UPSTREAM_HOST_NAME",
     "UPSTREAM_HOST_NAME_WITHOUT_PORT",
     "UPSTREAM_LOCAL_ADDRESS",
@@ -84,14 +75,17 @@ const LOGGED: [&str; 46] = [
     "UPSTREAM_PEER_SUBJECT",
     "UPSTREAM_PEER_URI_SAN",
     "UPSTREAM_PROTOCOL",
+    "UPSTREAM_REMOTE_ADDRESS",
     "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
     "UPSTREAM_REMOTE_PORT",
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT",
     "UPSTREAM_TLS_CIPHER",
     "UPSTREAM_TLS_VERSION",
     "UPSTREAM_TRANSPORT_FAILURE_REASON",
     "UPSTREAM_WIRE_BYTES_RECEIVED",
     "UPSTREAM_WIRE_BYTES_SENT",
     "VIRTUAL_CLUSTER_NAME",
+    "VIRTUAL_HOST_NAME",
 ];
 
 /// What an operator stands in.
@@ -157,32 +151,52 @@ fn known(name: &str, given: Option<&str>, place: Place) -> Result<(), Option<Str
         true => Ok(()),
         false => Err(Some(format!("%{name}({})% has an argument that is not possible", argument.unwrap_or_default()))),
     };
+    let header = || Ok::<bool, Option<String>>(headers(need()?, |name| PSEUDO.contains(&name) || plain_header(name)));
     match name {
-        "REQ" | "REQ_WITHOUT_QUERY" => may(headers(need()?, |name| PSEUDO.contains(&name) || plain_header(name))),
-        "RESP" => may(headers(need()?, plain_header)),
-        "TRAILER" if place == Place::Log => may(headers(need()?, plain_header)),
-        "START_TIME" | "EMIT_TIME" if place == Place::Log => may(argument.is_none_or(time)),
-        "COMMON_DURATION" if place == Place::Log => may(common_duration(need()?)),
-        "GRPC_STATUS" if place == Place::Log => {
-            may(matches!(argument, None | Some("CAMEL_STRING" | "SNAKE_STRING" | "NUMBER")))
-        }
-        "QUERY_PARAM"
-        | "DYNAMIC_METADATA"
-        | "CLUSTER_METADATA"
-        | "UPSTREAM_METADATA"
-        | "FILTER_STATE"
-        | "UPSTREAM_FILTER_STATE"
-        | "METADATA"
-            if place == Place::Log =>
-        {
+        "REQ" | "REQUEST_HEADER" => may(header()?),
+        // In Envoy an extension, which only access logs name.
+        "REQ_WITHOUT_QUERY" if place == Place::Log => may(header()?),
+        "RESP" | "RESPONSE_HEADER" | "TRAILER" | "RESPONSE_TRAILER" => may(headers(need()?, plain_header)),
+        "START_TIME" | "EMIT_TIME" => may(argument.is_none_or(time)),
+        "COMMON_DURATION" => may(common_duration(need()?)),
+        "GRPC_STATUS" => may(matches!(argument, None | Some("CAMEL_STRING" | "SNAKE_STRING" | "NUMBER"))),
+        "RESPONSE_CODE_DETAILS" => may(matches!(argument, None | Some("ALLOW_WHITESPACES"))),
+        "QUERY_PARAMS" => may(matches!(argument, None | Some("ORIG" | "DECODED"))),
+        "PATH" => may(argument.is_none_or(|text| two_words(text, &["WQ", "NQ"], &["ORIG", "PATH", "ORIG_OR_PATH"]))),
+        "REQUESTED_SERVER_NAME" => may(argument.is_none_or(|text| {
+            two_words(text, &["SNI_ONLY", "SNI_FIRST", "HOST_FIRST"], &["ORIG", "HOST", "ORIG_OR_HOST"])
+        })),
+        "METADATA" => may(OWNERS.contains(&need()?.split(':').next().unwrap_or_default())),
+        "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => may(filter_state(need()?)),
+        "QUERY_PARAM" | "ENVIRONMENT" | "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" => {
             need().map(|_| ())
         }
-        _ if PLAIN.contains(&name) || (place == Place::Log && LOGGED.contains(&name)) => match given {
+        _ if PLAIN.contains(&name) => match given {
             None => Ok(()),
+            Some(bits) if name.ends_with("_ADDRESS_WITHOUT_PORT") => may(bits.parse::<u8>().is_ok_and(|n| n <= 128)),
             Some(_) => Err(Some(format!("%{name}% takes nothing in parentheses"))),
         },
         _ => Err(None),
     }
+}
+
+/// Whose metadata can be read.
+const OWNERS: [&str; 7] =
+    ["CLUSTER", "DYNAMIC", "LISTENER", "LISTENER_FILTER_CHAIN", "ROUTE", "UPSTREAM_HOST", "VIRTUAL_HOST"];
+
+/// `FIRST` or `FIRST:SECOND`, each one of its list or empty.
+fn two_words(argument: &str, first: &[&str], second: &[&str]) -> bool {
+    let (one, two) = argument.split_once(':').unwrap_or((argument, ""));
+    (one.is_empty() || first.contains(&one)) && (two.is_empty() || second.contains(&two))
+}
+
+/// `KEY`, `KEY:PLAIN`, `KEY:TYPED` or `KEY:FIELD:NAME`.
+fn filter_state(argument: &str) -> bool {
+    let mut parts = argument.split(':').skip(1);
+    matches!(
+        (parts.next(), parts.next(), parts.next()),
+        (None | Some("PLAIN" | "TYPED"), None, None) | (Some("FIELD"), Some(_), None)
+    )
 }
 
 fn plain_header(name: &str) -> bool {
@@ -252,7 +266,8 @@ mod tests {
             "%REQ(X-A?:PATH):10%-%RESP(x-b)%",
             "%DOWNSTREAM_REMOTE_ADDRESS%",
             "%UPSTREAM_REQUEST_ATTEMPT_COUNT:3%",
-            "%REQ_WITHOUT_QUERY(:PATH)%",
+            "%PATH(NQ:PATH)% %HOSTNAME% %STREAM_ID% %METADATA(ROUTE:a:b)% %ENVIRONMENT(HOME)% %START_TIME(%s)%",
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(16)% %BYTES_RECEIVED%",
         ] {
             assert_eq!(header(good), Ok(()), "{good}");
         }
@@ -271,8 +286,10 @@ mod tests {
             "%REQ(a):%",
             "%PROTOCOL(x)%",
             "%protocol%",
-            "%START_TIME%",
-            "%BYTES_SENT%",
+            "%START_TIME(%Q)%",
+            "%REQ_WITHOUT_QUERY(:PATH)%",
+            "%PATH(x)%",
+            "%METADATA(NOBODY:a)%",
         ] {
             assert!(header(bad).unwrap_err().contains("%%"), "{bad:?} should be refused with advice");
         }
@@ -297,6 +314,7 @@ mod tests {
             "%GRPC_STATUS(x)%",
             "%COMMON_DURATION(a:b:ms)%",
             "%FILTER_STATE%",
+            "%FILTER_STATE(a:b)%",
         ] {
             assert!(log_line(bad).is_err(), "{bad:?} should be refused");
         }

@@ -3,13 +3,15 @@
 //! Knows Envoy's operators by name; an operator that is not known is refused when the format is read, never rendered as
 //! something else. Values that came over the network cannot break a line: control bytes become `\xNN` in text and are
 //! escaped in JSON. Never opens a file, never reads a clock or the environment. Rendering allocates nothing beyond the
-//! buffer. Used by the I/O layer; `wire` compiles formats to refuse bad ones.
+//! buffer, but for what has to be put together first (decoded queries, metadata that is no text). Used by the I/O layer; `wire` compiles formats to refuse bad ones.
 
 mod json;
 mod judge;
+mod metadata;
 mod operator;
 mod record;
 mod sink;
+mod target;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -19,8 +21,9 @@ pub use judge::{Question, passes};
 pub use record::{Bytes, Record, Times, Upstream};
 
 use crate::config;
+pub(crate) use template::Template;
+
 use json::Json;
-use template::Template;
 
 /// Envoy's line where nothing else is configured.
 const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
@@ -64,6 +67,15 @@ impl LineFormat {
     /// When an operator is not known or not closed; says so in lower case.
     pub fn text(text: &str) -> Result<Self, String> {
         Ok(Self(Kind::Text(Template::parse(text)?)))
+    }
+
+    /// Whether metadata of clusters or endpoints is read.
+    #[must_use]
+    pub fn reads_metadata(&self) -> bool {
+        match &self.0 {
+            Kind::Text(template) => template.reads_metadata(),
+            Kind::Json(json) => json.reads_metadata(),
+        }
     }
 
     /// Appends the body of an answer: the same without the escapes that keep lines apart.

@@ -15,7 +15,7 @@ mod tests;
 use crate::balance::{self, HostId};
 use crate::breaker::{Breakers, Permit, Resource};
 use crate::decision::{RetryPlan, StreamTimeouts};
-use crate::failure::{Failure, Flag, Flags, Kind, Retry};
+use crate::failure::{Failure, Flag, Flags, Kind};
 use crate::time::{Millis, Random, millis};
 use back_off::BackOffs;
 use conditions::Verdict;
@@ -40,9 +40,6 @@ pub struct Setup {
     pub timeout_status: Option<u16>,
     /// Bounds retries.
     pub breakers: Arc<Breakers>,
-    /// Once, a try that broke because the server had closed an idle connection is repeated without asking the policy. Set
-    /// it only for requests that may be repeated (safe or idempotent, body still at hand).
-    pub repeat_on_stale_connection: bool,
 }
 
 /// What happened.
@@ -92,8 +89,6 @@ pub struct Broken {
     pub try_id: TryId,
     /// How.
     pub failure: Failure,
-    /// The connection had served a request before.
-    pub reused: bool,
     /// It was HTTP/3 and the upstream speaks TCP as well: the next try is to use that.
     pub over_http3: bool,
 }
@@ -151,7 +146,6 @@ pub struct Attempt {
     complete: bool,
     forwarded: Option<TryId>,
     over: bool,
-    repeated: bool,
     avoid_http3: bool,
     flags: Flags,
 }
@@ -179,7 +173,6 @@ impl Attempt {
             complete: false,
             forwarded: None,
             over: false,
-            repeated: false,
             avoid_http3: false,
             flags: Flags::NONE,
             setup,
@@ -218,7 +211,7 @@ impl Attempt {
     /// Whether the body must be kept: another try may still be made.
     #[must_use]
     pub fn keeps_body(&self) -> bool {
-        self.forwarded.is_none() && !self.over && (self.setup.retry.is_some() || self.setup.repeat_on_stale_connection)
+        self.forwarded.is_none() && !self.over && self.setup.retry.is_some()
     }
 
     /// Whether the next try is to use TCP although the upstream speaks HTTP/3.
@@ -351,7 +344,6 @@ impl Attempt {
 
     fn body_lost(&mut self) -> Step {
         self.setup.retry = None;
-        self.setup.repeat_on_stale_connection = false;
         if self.retry_at.take().is_some() && self.tries.is_empty() {
             return self.fail(Failure::new(Kind::RetryBufferExceeded));
         }
@@ -386,7 +378,7 @@ impl Attempt {
     }
 
     fn broke(&mut self, broken: Broken, now: Millis, random: u64) -> Step {
-        let Broken { try_id: id, failure, reused, over_http3 } = broken;
+        let Broken { try_id: id, failure, over_http3 } = broken;
         let Some(at) = self.tries.iter().position(|one| one.id == id) else { return self.wait(None) };
         if self.forwarded == Some(id) {
             return self.abort(failure);
@@ -394,10 +386,6 @@ impl Attempt {
         let one = self.tries.remove(at);
         if self.forwarded.is_some() {
             return self.wait(None);
-        }
-        if reused && failure.retry == Retry::IfReused && self.setup.repeat_on_stale_connection && !self.repeated {
-            self.repeated = true;
-            return self.begin(None);
         }
         self.lost(&one, failure, over_http3, None, now, random)
     }

@@ -63,6 +63,8 @@ pub enum Kind {
     PathRedirect,
     /// An upgrade that no route enables.
     UpgradeRefused,
+    /// The upstream answered a WebSocket handshake as if it were a request.
+    HandshakeFailed,
     /// An `x-envoy-*` header failed the strict check.
     InvalidEnvoyHeader,
     /// The body is larger than a filter may buffer.

@@ -168,6 +168,8 @@ pub struct ConnInfo {
     pub local: Option<SocketAddr>,
     /// The connection came over a Unix socket.
     pub unix: bool,
+    /// The path of that socket: the client's where it has one, else the listener's.
+    pub pipe: String,
     /// TLS, when it was ended here.
     pub tls: Option<TlsInfo>,
     /// SNI seen by the inspector or by TLS; empty: none.

@@ -28,7 +28,7 @@ pub struct RequestLine<'a> {
     pub target: &'a str,
     /// Host; empty: no such field.
     pub host: &'a str,
-    /// What the connection is to be upgraded to; empty: nothing.
+    /// What the connection is to be upgraded to; empty: nothing. The `connection` field that says so is added where it lacks.
     pub upgrade: &'a str,
 }
 
@@ -45,8 +45,10 @@ pub fn request_head(line: RequestLine<'_>, headers: &HeaderMap, framing: Framing
         out.extend_from_slice(b"\r\n");
     }
     if !line.upgrade.is_empty() {
-        name("connection", case, out);
-        out.extend_from_slice(b"upgrade\r\n");
+        if !headers.contains_key(header::CONNECTION) {
+            name("connection", case, out);
+            out.extend_from_slice(b"upgrade\r\n");
+        }
         name("upgrade", case, out);
         out.extend_from_slice(line.upgrade.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -66,6 +66,11 @@ pub enum Event {
         /// Who ended it.
         cause: Cause,
     },
+    /// A request's head broke the rules: there is no stream.
+    Unheard {
+        /// Which rule, in words of Envoy's logs.
+        reason: &'static str,
+    },
     /// There is room again on a stream that was found full.
     Writable {
         /// The stream.
@@ -85,7 +90,7 @@ pub enum Event {
 pub enum Cause {
     /// The peer.
     Peer,
-    /// The peer, saying that it did not and will not process it: safe to try again.
+    /// The peer, which ends the connection and said that it did not and will not process it: safe to try again.
     Unprocessed,
     /// We, because of what came in on it.
     Refused(&'static str),

@@ -208,6 +208,8 @@ impl Collector {
             (&Method::CONNECT, Some(protocol)) if extended && is_token(protocol) => {
                 (self.scheme.ok_or(wrong)?, self.path.ok_or(wrong)?)
             }
+            // Without the setting there is no such field.
+            (&Method::CONNECT, Some(_)) if !extended => return Err(Flaw::Malformed("http2.invalid.header.field")),
             (&Method::CONNECT, _) | (_, Some(_)) => return Err(wrong),
             _ => (self.scheme.ok_or(wrong)?, self.path.ok_or(wrong)?),
         };

@@ -18,19 +18,20 @@ pub(crate) mod timer;
 mod tries;
 pub(crate) mod tunnel;
 
-pub(crate) use exchange::Downstream;
+pub(crate) use exchange::{Downstream, Exchange};
 pub(crate) use logs::Logs;
 
 use crate::{
     codec,
     inbound::Inbound,
-    listen::{Handle, Limits},
+    listen::{Handle, Limits, Signal},
     net::{sniff, stream::Stream},
 };
 use bytes::BytesMut;
 use std::{
     pin::pin,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::Duration,
 };
 use tokio::io::AsyncReadExt as _;
@@ -70,7 +71,11 @@ async fn version(hcm: &Hcm, stream: Stream, handle: &Handle) -> Option<(bool, St
         (Codec::Http3, _) => None,
         (Codec::Auto, _) => {
             let sniffed = pin!(sniff_preface(stream, handle));
-            let closed = pin!(std::future::poll_fn(|cx| handle.poll_close(cx)));
+            // Nothing is under way before the first bytes: being told to finish means to end.
+            let closed = pin!(std::future::poll_fn(|cx| match handle.poll_signal(cx) {
+                Signal::None | Signal::Last => Poll::Pending,
+                Signal::Drain | Signal::Close => Poll::Ready(()),
+            }));
             match futures_util::future::select(sniffed, closed).await {
                 futures_util::future::Either::Left((found, _)) => found,
                 futures_util::future::Either::Right(_) => None,

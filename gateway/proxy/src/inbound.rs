@@ -43,8 +43,8 @@ const LOOK_AHEAD: usize = 16 * 1024 + 4096;
 pub(crate) enum Socket {
     /// TCP, with the peer's address.
     Tcp(TcpStream, SocketAddr),
-    /// A Unix socket.
-    Unix(UnixStream),
+    /// A Unix socket, with the path that stands for the peer.
+    Unix(UnixStream, String),
 }
 
 /// A connection with everything that was learned of it.
@@ -111,8 +111,8 @@ async fn establish(
     socket: Socket,
 ) -> Option<(Box<Inbound>, Stream)> {
     let (tcp, peer) = match socket {
-        Socket::Unix(stream) => {
-            let info = ConnInfo { unix: true, ..ConnInfo::default() };
+        Socket::Unix(stream, pipe) => {
+            let info = ConnInfo { unix: true, pipe, ..ConnInfo::default() };
             let chain = choose(&listener, &info, &Learned::default())?;
             return Some((Box::new(Inbound { worker, listener, chain, info, entered }), Stream::Unix(stream)));
         }

@@ -95,6 +95,11 @@ pub(crate) struct Handle {
     pub(crate) arrived: Arc<AtomicBool>,
     /// The connection is to be closed with patience: its client may still be sending.
     pub(crate) linger: Arc<AtomicBool>,
+    /// The client was told to go on with its request.
+    pub(crate) continued: Cell<bool>,
+    /// Whoever is late with a head can be told so.
+    pub(crate) answers: Cell<bool>,
+    late: Cell<bool>,
     opened: Instant,
     limits: Cell<Limits>,
 }
@@ -158,10 +163,19 @@ impl Handle {
     pub(crate) fn tell(&self, signal: Signal) {
         if signal > self.signal.get() {
             self.signal.set(signal);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The head of a request takes too long.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.get()
     }
 
     /// It belongs to this chain from now on, and these clocks count.
@@ -205,7 +219,11 @@ impl Handle {
                 self.head_since.set(Some(now));
             }
             if self.head_since.get().is_some_and(|since| over(since, limits.head)) {
-                self.tell(Signal::Close);
+                if self.answers.get() && !self.late.replace(true) {
+                    self.wake();
+                } else {
+                    self.tell(Signal::Close);
+                }
             } else if over(self.idle_since.get(), limits.idle)
                 || (self.signal.get() == Signal::Last && over(self.idle_since.get(), Some(DRAIN_TIME)))
             {
@@ -234,6 +252,9 @@ impl Connections {
             head_since: Cell::new(Some(now)),
             arrived: Arc::default(),
             linger: Arc::default(),
+            continued: Cell::new(false),
+            answers: Cell::new(false),
+            late: Cell::new(false),
             opened: now,
             limits: Cell::new(limits),
         });
@@ -444,7 +465,10 @@ async fn accept_unix(worker: Rc<Worker>, slot: Rc<Slot>, path: Arc<str>, mode: O
             biased;
             () = slot.stop.cancelled() => break,
             accepted = socket.accept() => match accepted {
-                Ok((stream, _)) => inbound::accepted(&worker, &slot, inbound::Socket::Unix(stream)),
+                Ok((stream, peer)) => {
+                    let from = peer.as_pathname().map_or_else(|| path.to_string(), |own| own.display().to_string());
+                    inbound::accepted(&worker, &slot, inbound::Socket::Unix(stream, from));
+                }
                 Err(error) => pause(&slot, &error).await,
             }
         }

@@ -89,6 +89,7 @@ async fn control(args: &Args) -> anyhow::Result<()> {
         feed: writer.feed(),
         drain: drain.clone(),
         node: Arc::new(told_node(args)?),
+        machine: Arc::new(worker::Machine::ask()),
         facts: identity.workload.clone(),
         announcement: identity.announcement.clone(),
         source: args.source_address,

@@ -31,7 +31,7 @@ use tombolo_gateway_core::{
     breaker::{Permit, Resource},
     config::{MetadataMatch, NetworkFilter, RoutePriority, TcpCluster, TcpHash, TcpProxy},
     failure::{Failure, Flag, Flags, Kind},
-    format::Facts,
+    format::{Facts, Surroundings},
     hash,
     outlier::Outcome,
 };
@@ -203,6 +203,18 @@ fn choose_cluster(inbound: &Inbound, proxy: &TcpProxy) -> (Arc<str>, Option<Meta
     }
 }
 
+fn surroundings(inbound: &Inbound) -> Surroundings<'_> {
+    let machine = &inbound.worker.setup.machine;
+    Surroundings {
+        hostname: &machine.hostname,
+        environment: Some(&machine.environment),
+        connection_id: Some(inbound.entered.handle.id),
+        filter_chain: &inbound.chain.name,
+        listener: Some(&inbound.listener.metadata),
+        chain: Some(&inbound.chain.metadata),
+    }
+}
+
 fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
     if proxy.access_logs.is_empty() {
         return;
@@ -220,17 +232,16 @@ fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
             cluster: story.cluster.as_ref().map_or("", |c| &c.name),
             upstream: story.endpoint.as_ref().and_then(|e| e.address()),
             attempts: story.attempts,
+            start: story
+                .wall
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
+            around: surroundings(inbound),
             ..Facts::default()
         },
-        start: story
-            .wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
         times: Times { end: Some(end), ..Times::default() },
         bytes: Bytes { received: ends.to_upstream, sent: ends.to_client, ..Bytes::default() },
         upstream: Upstream { failure: story.trouble.as_deref().unwrap_or(""), ..Upstream::default() },
-        connection_id: Some(inbound.entered.handle.id),
-        filter_chain: &inbound.chain.name,
         ..Record::default()
     };
     let compiled = worker.logs.of(proxy, &proxy.access_logs);

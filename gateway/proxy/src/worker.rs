@@ -39,7 +39,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tombolo_gateway_core::{request::Node, time::Millis};
+use tombolo_gateway_core::{format::Environment, request::Node, time::Millis};
 
 /// Idle connections are looked at this often.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -65,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) drain: Drain,
     /// What the gateway is to others.
     pub(crate) node: Arc<Node>,
+    /// The machine that it runs on.
+    pub(crate) machine: Arc<Machine>,
     /// What telemetry says of the workload beside it.
     pub(crate) facts: Arc<crate::node::WorkloadFacts>,
     /// What other proxies are told of it.
@@ -73,6 +75,25 @@ pub(crate) struct Setup {
     pub(crate) source: Option<IpAddr>,
     /// Where resources are asked for that a request needs.
     pub(crate) asker: crate::xds::ask::Asker,
+}
+
+/// What values of headers and lines can tell of where the process runs.
+pub(crate) struct Machine {
+    /// Its name.
+    pub(crate) hostname: String,
+    /// The environment that the process was started with.
+    pub(crate) environment: Environment,
+}
+
+impl Machine {
+    /// Asks once: neither changes while the process runs.
+    pub(crate) fn ask() -> Self {
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self { hostname: hostname.trim().to_owned(), environment: std::env::vars_os().filter_map(text).collect() }
+    }
 }
 
 /// A configuration as one worker holds it: copies count in the worker alone, where no other thread writes.

@@ -24,6 +24,7 @@ use tombolo_gateway_core::{
     decide::{Moment, decide},
     decision::{Decision, Forward, Reply},
     failure::{Failure, Kind},
+    format::Facts,
     forward,
     head::{ConnInfo, Head},
     request::{self, Node},
@@ -269,7 +270,11 @@ impl Mesh {
             }
             Decision::Forward(mut forward) => {
                 note_route(hop, Some(&forward.matched));
-                forward::prepare(&mut forward, forward::Context { hcm, conn: info, caller }, head);
+                forward::prepare(
+                    &mut forward,
+                    forward::Context { hcm, conn: info, caller, base: Facts::default() },
+                    head,
+                );
                 self.forward_request(name, config, &forward, head, hop)
             }
         }

@@ -31,6 +31,10 @@ impl Json {
         Ok(Self { root: Node::parse(object)?, omit_empty })
     }
 
+    pub(super) fn reads_metadata(&self) -> bool {
+        self.root.reads_metadata()
+    }
+
     pub(super) fn render(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         self.root.render(record, self.omit_empty, out);
         out.push(b'\n');
@@ -84,6 +88,15 @@ impl Node {
         }
     }
 
+    fn reads_metadata(&self) -> bool {
+        match self {
+            Node::Fixed(_) => false,
+            Node::Text(template) => template.reads_metadata(),
+            Node::List(items) => items.iter().any(Node::reads_metadata),
+            Node::Object(members) => members.iter().any(|(_, value)| value.reads_metadata()),
+        }
+    }
+
     fn is_empty(&self, record: &Record<'_>) -> bool {
         match self {
             Node::Text(template) => {
@@ -106,6 +119,7 @@ fn render_text(template: &Template, record: &Record<'_>, omit_empty: bool, out: 
         // Writing to memory cannot fail.
         Found::Number(number) => write!(out, "{number}").unwrap_or_default(),
         Found::Address(address, super::operator::Part::Port) => write!(out, "{}", address.port()).unwrap_or_default(),
+        Found::Value(value) => super::template::value_as_json(value, out),
         found => {
             out.push(b'"');
             found.write(&mut Sink { out, escape: Escape::Json, left: bound });

@@ -2,10 +2,15 @@
 //!
 //! Reading yields a value that borrows from the record; how it is written is up to text and JSON.
 
+use super::metadata::Path;
 use super::record::{Record, Times};
+use super::target::{From, ServerName, Shown, queries, query, server_name};
 use super::time::TimeFormat;
+use crate::config::Value;
 use crate::failure::Flags;
-use crate::head::{Name, PeerCertificate, TlsInfo, split_query};
+use crate::format::Facts;
+use crate::head::{Name, PeerCertificate, TlsInfo};
+use crate::names;
 use http::HeaderName;
 use std::net::SocketAddr;
 
@@ -19,6 +24,8 @@ pub(super) enum Found<'a> {
     List(&'a [String]),
     Time(&'a TimeFormat, u64),
     GrpcStatus(u32, GrpcForm),
+    Value(&'a Value),
+    Owned(String),
 }
 
 /// A part of an address.
@@ -27,6 +34,8 @@ pub(super) enum Part {
     Whole,
     Ip,
     Port,
+    /// So many bits of the address.
+    Network(u8),
 }
 
 /// How a gRPC status is written.
@@ -92,6 +101,14 @@ pub(super) enum Operator {
         second: Option<HeaderName>,
     },
     Query(Box<str>),
+    /// The whole query, decoded when asked.
+    Queries(bool),
+    Path(Shown),
+    ServerName(ServerName, From),
+    Environment(Box<str>),
+    Metadata(Path),
+    /// Details, with spaces as they are when asked.
+    Details(bool),
     Protocol,
     Flags(bool),
     StartTime(TimeFormat),
@@ -139,14 +156,27 @@ impl Operator {
             Self::Response { first, second } => header(facts.response, first, second.as_ref()),
             Self::Trailer { first, second } => header(record.trailers, first, second.as_ref()),
             Self::Query(name) => facts.head.map_or(Found::Nothing, |head| query(&head.path, name)),
-            Self::Protocol => facts.head.map_or(Found::Nothing, |head| bytes(head.protocol.as_str())),
-            Self::Flags(long) => Found::Flags(facts.flags, *long),
-            Self::StartTime(format) => Found::Time(format, record.start),
-            Self::EndTime(format) => Found::Time(format, record.start + record.times.end.unwrap_or(0)),
-            Self::Between(from, to, unit) => between(&record.times, *from, *to, *unit),
-            Self::Address(whose, part) => {
-                whose.find(record).map_or(Found::Nothing, |address| Found::Address(address, *part))
+            Self::Protocol => {
+                let protocol = facts.head.map(|head| head.protocol).or(facts.unheard);
+                protocol.map_or(Found::Nothing, |protocol| bytes(protocol.as_str()))
             }
+            Self::Flags(long) => Found::Flags(facts.flags, *long),
+            Self::Queries(decoded) => facts.head.map_or(Found::Nothing, |head| queries(&head.path, *decoded)),
+            Self::Path(shown) => shown.find(facts),
+            Self::ServerName(which, from) => which.find(*from, facts),
+            Self::Environment(name) => environment(facts, name),
+            Self::Metadata(path) => path.find(record),
+            Self::Details(spaces) => details(facts.details, *spaces),
+            Self::StartTime(format) => Found::Time(format, facts.start),
+            Self::EndTime(format) => Found::Time(format, facts.start + record.times.end.unwrap_or(0)),
+            Self::Between(from, to, unit) => between(&record.times, *from, *to, *unit),
+            Self::Address(whose, part) => match whose.find(record) {
+                Some(address) => Found::Address(address, *part),
+                None if whose.is_downstream() && *part != Part::Port => {
+                    bytes(facts.conn.map_or("", |conn| &conn.pipe))
+                }
+                None => Found::Nothing,
+            },
             Self::GrpcStatus(form) => grpc_status(record).map_or(Found::Nothing, |code| Found::GrpcStatus(code, *form)),
             Self::Text(read) => bytes(read(record)),
             Self::Number(read) => read(record).map_or(Found::Nothing, Found::Number),
@@ -158,6 +188,11 @@ impl Operator {
             Self::Absent => Found::Nothing,
         }
     }
+
+    /// Whether metadata of the cluster or endpoint is read.
+    pub(super) fn reads_metadata(&self) -> bool {
+        matches!(self, Self::Metadata(path) if path.is_of_upstream())
+    }
 }
 
 fn with_argument(name: &str, argument: Option<&str>) -> Result<Option<Operator>, String> {
@@ -165,17 +200,33 @@ fn with_argument(name: &str, argument: Option<&str>) -> Result<Option<Operator>,
         || argument.filter(|text| !text.is_empty()).ok_or_else(|| format!("%{name}% needs a name in parentheses"));
     let time = || argument.filter(|text| !text.is_empty()).map_or(Ok(TimeFormat::standard()), TimeFormat::parse);
     Ok(Some(match name {
-        "REQ" | "REQ_WITHOUT_QUERY" => {
+        "REQ" | "REQUEST_HEADER" | "REQ_WITHOUT_QUERY" => {
             let (first, second) = alternatives(need()?);
             let (first, second) = (Name::parse(first)?, second.map(Name::parse).transpose()?);
             Operator::Request { first, second, without_query: name == "REQ_WITHOUT_QUERY" }
         }
-        "RESP" | "TRAILER" => {
+        "RESP" | "RESPONSE_HEADER" | "TRAILER" | "RESPONSE_TRAILER" => {
             let (first, second) = alternatives(need()?);
             let (first, second) = (header_name(first)?, second.map(header_name).transpose()?);
-            if name == "RESP" { Operator::Response { first, second } } else { Operator::Trailer { first, second } }
+            match name {
+                "RESP" | "RESPONSE_HEADER" => Operator::Response { first, second },
+                _ => Operator::Trailer { first, second },
+            }
         }
         "QUERY_PARAM" => Operator::Query(need()?.into()),
+        "QUERY_PARAMS" => Operator::Queries(match argument {
+            None | Some("" | "ORIG") => false,
+            Some("DECODED") => true,
+            Some(other) => return Err(format!("%QUERY_PARAMS% has no form {other:?}")),
+        }),
+        "PATH" => Operator::Path(Shown::parse(argument.unwrap_or_default())?),
+        "REQUESTED_SERVER_NAME" => server_name(argument.unwrap_or_default())?,
+        "ENVIRONMENT" => Operator::Environment(need()?.into()),
+        "RESPONSE_CODE_DETAILS" => Operator::Details(match argument {
+            None | Some("") => false,
+            Some("ALLOW_WHITESPACES") => true,
+            Some(other) => return Err(format!("%RESPONSE_CODE_DETAILS% has no form {other:?}")),
+        }),
         "START_TIME" => Operator::StartTime(time()?),
         "EMIT_TIME" => Operator::EndTime(time()?),
         "COMMON_DURATION" => common_duration(need()?)?,
@@ -185,14 +236,49 @@ fn with_argument(name: &str, argument: Option<&str>) -> Result<Option<Operator>,
             Some("NUMBER") => GrpcForm::Number,
             Some(other) => return Err(format!("%GRPC_STATUS% has no form {other:?}")),
         }),
-        "DYNAMIC_METADATA"
-        | "CLUSTER_METADATA"
-        | "UPSTREAM_METADATA"
-        | "FILTER_STATE"
-        | "UPSTREAM_FILTER_STATE"
-        | "METADATA" => need().map(|_| Operator::Absent)?,
-        _ => return Ok(None),
+        "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "METADATA" => {
+            Operator::Metadata(Path::parse(name, need()?)?)
+        }
+        // Nothing here leaves objects for others to read.
+        "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => filter_state(name, need()?)?,
+        _ => match (network_of(name), argument) {
+            (Some(whose), Some(bits)) => Operator::Address(whose, Part::Network(prefix(bits)?)),
+            _ => return Ok(None),
+        },
     }))
+}
+
+/// `KEY`, `KEY:PLAIN`, `KEY:TYPED` or `KEY:FIELD:NAME`.
+fn filter_state(name: &str, argument: &str) -> Result<Operator, String> {
+    let mut parts = argument.split(':').skip(1);
+    match (parts.next(), parts.next(), parts.next()) {
+        (None | Some("PLAIN" | "TYPED"), None, None) | (Some("FIELD"), Some(_), None) => Ok(Operator::Absent),
+        _ => Err(format!("%{name}({argument})% is not KEY, KEY:PLAIN, KEY:TYPED or KEY:FIELD:NAME")),
+    }
+}
+
+/// Whose address, of operators that take a number of bits.
+fn network_of(name: &str) -> Option<Whose> {
+    match (name.ends_with("_ADDRESS_WITHOUT_PORT"), address(name)) {
+        (true, Some(Operator::Address(whose, _))) => Some(whose),
+        _ => None,
+    }
+}
+
+fn prefix(bits: &str) -> Result<u8, String> {
+    bits.parse().ok().filter(|bits| *bits <= 128).ok_or_else(|| format!("{bits:?} is not a number of bits"))
+}
+
+/// An absent variable is told apart from nothing, also where nothing is left out.
+fn environment<'a>(facts: &Facts<'a>, name: &str) -> Found<'a> {
+    Found::Bytes(facts.around.environment.and_then(|all| all.get(name)).map_or(b"-", |value| value.as_bytes()))
+}
+
+fn details(text: &str, spaces: bool) -> Found<'_> {
+    if spaces || !text.contains(char::is_whitespace) {
+        return bytes(text);
+    }
+    Found::Owned(text.split(char::is_whitespace).collect::<Vec<_>>().join("_"))
 }
 
 fn timing(name: &str) -> Option<Operator> {
@@ -281,7 +367,7 @@ fn size(name: &str) -> Option<Operator> {
         "UPSTREAM_HEADER_BYTES_RECEIVED" => |record| Some(record.bytes.upstream_header_received),
         "UPSTREAM_HEADER_BYTES_SENT" => |record| Some(record.bytes.upstream_header_sent),
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => |record| Some(u64::from(record.facts.attempts)),
-        "CONNECTION_ID" => |record| record.connection_id,
+        "CONNECTION_ID" => |record| record.facts.around.connection_id,
         "UPSTREAM_CONNECTION_ID" => |record| record.upstream.connection_id,
         "GRPC_STATUS_NUMBER" => |record| grpc_status(record).map(u64::from),
         _ => return None,
@@ -293,7 +379,6 @@ fn text(name: &str) -> Option<Operator> {
         "PROTOCOL" => Operator::Protocol,
         "RESPONSE_FLAGS" => Operator::Flags(false),
         "RESPONSE_FLAGS_LONG" => Operator::Flags(true),
-        "RESPONSE_CODE_DETAILS" => Operator::Text(|record| record.facts.details),
         "CONNECTION_TERMINATION_DETAILS" => Operator::Text(|record| record.termination),
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::Text(|record| record.upstream.failure),
         "UPSTREAM_CLUSTER_RAW" => Operator::Text(|record| record.facts.cluster),
@@ -305,10 +390,11 @@ fn text(name: &str) -> Option<Operator> {
         "UPSTREAM_PROTOCOL" => Operator::Text(|record| record.upstream.protocol),
         "ROUTE_NAME" => Operator::Text(|record| record.facts.route),
         "VIRTUAL_HOST_NAME" => Operator::Text(|record| record.facts.virtual_host),
-        "FILTER_CHAIN_NAME" => Operator::Text(|record| record.filter_chain),
-        "REQUESTED_SERVER_NAME" => Operator::Text(|record| record.facts.conn.map_or("", |conn| &conn.sni)),
-        "HOSTNAME" => Operator::Text(|record| record.hostname),
-        "STREAM_ID" => Operator::Text(|record| record.stream_id),
+        "FILTER_CHAIN_NAME" => Operator::Text(|record| record.facts.around.filter_chain),
+        "HOSTNAME" => Operator::Text(|record| record.facts.around.hostname),
+        "STREAM_ID" => {
+            Operator::Request { first: Name::Header(names::X_REQUEST_ID), second: None, without_query: false }
+        }
         "TRACE_ID" => Operator::Text(|record| record.trace_id),
         "LOCAL_REPLY_BODY" => Operator::Text(|record| record.facts.local_reply),
         "UPSTREAM_TLS_VERSION" => Operator::Text(|record| record.upstream.tls_version),
@@ -342,6 +428,10 @@ fn tls(name: &str) -> Option<Operator> {
 }
 
 impl Whose {
+    fn is_downstream(self) -> bool {
+        matches!(self, Self::Remote | Self::DirectRemote | Self::Local)
+    }
+
     fn find(self, record: &Record<'_>) -> Option<SocketAddr> {
         let (facts, upstream) = (&record.facts, &record.upstream);
         match self {
@@ -397,22 +487,13 @@ fn header<'a>(headers: Option<&'a http::HeaderMap>, first: &HeaderName, second: 
     found.map_or(Found::Nothing, |value| Found::Bytes(value.as_bytes()))
 }
 
-fn query<'a>(path: &'a str, name: &str) -> Found<'a> {
-    let pairs = split_query(path).1.unwrap_or_default().split('&');
-    let mut values = pairs.filter_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value)
-    });
-    values.next().map_or(Found::Nothing, |value| Found::Bytes(value.as_bytes()))
-}
-
 /// From the trailers, or from the head when there was nothing else.
 fn grpc_status(record: &Record<'_>) -> Option<u32> {
     let read = |headers: &http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
     record.trailers.and_then(read).or_else(|| record.facts.response.and_then(read))
 }
 
-fn bytes(text: &str) -> Found<'_> {
+pub(super) fn bytes(text: &str) -> Found<'_> {
     if text.is_empty() { Found::Nothing } else { Found::Bytes(text.as_bytes()) }
 }
 

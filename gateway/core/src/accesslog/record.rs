@@ -11,8 +11,6 @@ use std::net::SocketAddr;
 pub struct Record<'a> {
     /// What header formats know as well.
     pub facts: Facts<'a>,
-    /// When the request began, in microseconds since 1970.
-    pub start: u64,
     /// When things happened after that.
     pub times: Times,
     /// How much was moved.
@@ -23,14 +21,6 @@ pub struct Record<'a> {
     pub trailers: Option<&'a HeaderMap>,
     /// Why the connection was ended, if this gateway did it.
     pub termination: &'a str,
-    /// Number of the client's connection.
-    pub connection_id: Option<u64>,
-    /// Number of the request within this process.
-    pub stream_id: &'a str,
-    /// Name of this machine.
-    pub hostname: &'a str,
-    /// Name of the filter chain.
-    pub filter_chain: &'a str,
     /// Trace of the request.
     pub trace_id: &'a str,
 }

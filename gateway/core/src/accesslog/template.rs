@@ -3,11 +3,12 @@
 use super::operator::{Found, GrpcForm, Operator, Part};
 use super::record::Record;
 use super::sink::{Escape, Sink};
-use std::fmt::Write;
+use crate::config::Value;
+use std::{fmt::Write, net::IpAddr};
 
 /// Text with operators.
 #[derive(Debug, Clone)]
-pub(super) struct Template {
+pub(crate) struct Template {
     /// As written: two templates are the same when their texts are.
     text: Box<str>,
     pieces: Box<[Piece]>,
@@ -26,7 +27,7 @@ enum Piece {
 }
 
 impl Template {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -58,6 +59,30 @@ impl Template {
             [Piece::Operator(operator, bound)] => Some((operator, *bound)),
             _ => None,
         }
+    }
+
+    /// As written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text, when there are no operators.
+    pub(crate) fn fixed(&self) -> Option<&str> {
+        match &*self.pieces {
+            [] => Some(""),
+            [Piece::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether metadata of clusters or endpoints is read.
+    pub(super) fn reads_metadata(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Operator(operator, _) if operator.reads_metadata()))
+    }
+
+    /// Fills it in as the value of a header: what is not known is nothing, and nothing is escaped.
+    pub(crate) fn render_value(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        self.render(record, "", Escape::Raw, out);
     }
 
     /// Fills it in, with `missing` for what is not known.
@@ -94,6 +119,9 @@ impl Found<'_> {
             Found::Address(address, Part::Whole) => write!(sink, "{address}"),
             Found::Address(address, Part::Ip) => write!(sink, "{}", address.ip()),
             Found::Address(address, Part::Port) => write!(sink, "{}", address.port()),
+            Found::Address(address, Part::Network(bits)) => network(address.ip(), *bits, sink),
+            Found::Owned(text) => sink.write_str(text),
+            Found::Value(value) => write_value(value, sink),
             Found::Flags(flags, long) => write_flags(*flags, *long, sink),
             Found::List(items) => items.iter().enumerate().try_for_each(|(index, item)| {
                 sink.write_str(if index > 0 { "," } else { "" })?;
@@ -102,6 +130,66 @@ impl Found<'_> {
             Found::Time(format, micros) => format.render(*micros, sink),
             Found::GrpcStatus(code, form) => write_grpc(*code, *form, sink),
         };
+    }
+}
+
+/// The address with all but the first bits cleared, in CIDR notation.
+fn network(ip: IpAddr, bits: u8, sink: &mut Sink<'_>) -> std::fmt::Result {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            write!(sink, "{}/{bits}", std::net::Ipv4Addr::from(u32::from(ip) & mask))
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
+            write!(sink, "{}/{bits}", std::net::Ipv6Addr::from(u128::from(ip) & mask))
+        }
+    }
+}
+
+/// Text as it is; anything else as JSON.
+fn write_value(value: &Value, sink: &mut Sink<'_>) -> std::fmt::Result {
+    match value.as_str() {
+        Some(text) => sink.write_str(text),
+        None => {
+            let mut out = Vec::new();
+            value_as_json(value, &mut out);
+            sink.push(&out);
+            Ok(())
+        }
+    }
+}
+
+/// Appends a value as JSON.
+pub(super) fn value_as_json(value: &Value, out: &mut Vec<u8>) {
+    let quoted = |text: &str, out: &mut Vec<u8>| {
+        out.push(b'"');
+        Sink { out, escape: Escape::Json, left: usize::MAX }.push(text.as_bytes());
+        out.push(b'"');
+    };
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Value::Number(value) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::Text(text) => quoted(text, out),
+        Value::List(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                out.extend_from_slice(if index > 0 { b"," } else { b"" });
+                value_as_json(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Map(members) => {
+            out.push(b'{');
+            for (index, (name, item)) in members.iter().enumerate() {
+                out.extend_from_slice(if index > 0 { b"," } else { b"" });
+                quoted(name, out);
+                out.push(b':');
+                value_as_json(item, out);
+            }
+            out.push(b'}');
+        }
     }
 }
 

@@ -47,6 +47,7 @@ impl Fixture {
             cluster: "outbound|80||a",
             upstream: Some("10.0.0.9:8080".parse().unwrap()),
             attempts: 2,
+            start: 1_792_104_347_012_345,
             ..Facts::default()
         };
         let times = Times {
@@ -57,8 +58,7 @@ impl Fixture {
             ..Times::default()
         };
         let bytes = Bytes { received: 5, sent: 7, ..Bytes::default() };
-        let start = 1_792_104_347_012_345;
-        Record { facts, start, times, bytes, trailers: Some(&self.trailers), ..Record::default() }
+        Record { facts, times, bytes, trailers: Some(&self.trailers), ..Record::default() }
     }
 }
 
@@ -109,7 +109,11 @@ fn what_is_not_known_is_refused() {
         "%PROTOCOL",
         "%DURATION(x)%",
         "%REQ(a):x%",
-        "%ENVIRONMENT(HOME)%",
+        "%PATH(x)%",
+        "%METADATA(NOBODY:a:b)%",
+        "%FILTER_STATE(a:b)%",
+        "%REQUESTED_SERVER_NAME(x)%",
+        "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(129)%",
         "%START_TIME(%Q)%",
         "%COMMON_DURATION(a:b)%",
     ] {

@@ -45,7 +45,6 @@ fn setup(retry: Option<RetryPlan>) -> Setup {
         timeouts: StreamTimeouts::default(),
         timeout_status: None,
         breakers: Breakers::new(&Threshold::default()),
-        repeat_on_stale_connection: false,
     }
 }
 
@@ -54,7 +53,7 @@ fn answer<'a>(id: u32, status: u16, headers: &'a HeaderMap) -> Event<'a> {
 }
 
 fn reset(id: u32, kind: Kind) -> Event<'static> {
-    Event::Reset(Broken { try_id: TryId(id), failure: Failure::new(kind), reused: false, over_http3: false })
+    Event::Reset(Broken { try_id: TryId(id), failure: Failure::new(kind), over_http3: false })
 }
 
 /// An attempt whose first try is on its way.
@@ -332,22 +331,17 @@ fn no_host_ends_it() {
 }
 
 #[test]
-fn a_stale_connection_is_replaced_once() {
-    let mut attempt = running(Setup { repeat_on_stale_connection: true, ..setup(None) });
-    let stale = |id| {
-        let failure = Failure::new(Kind::UpstreamClosed);
-        Event::Reset(Broken { try_id: TryId(id), failure, reused: true, over_http3: false })
-    };
-    assert_eq!(attempt.next(stale(0), Millis(1), 1).action, Action::Pick(TryId(1)));
-    assert!(matches!(attempt.next(stale(1), Millis(2), 1).action, Action::Fail(_)));
-    assert_eq!(attempt.flags().to_string(), "UC");
+fn without_a_policy_nothing_is_repeated() {
+    let mut attempt = running(setup(None));
+    assert!(matches!(attempt.next(reset(0, Kind::UpstreamClosed), Millis(1), 1).action, Action::Fail(_)));
+    assert_eq!((attempt.flags().to_string().as_str(), attempt.count()), ("UC", 1));
 }
 
 #[test]
 fn http3_that_cannot_connect_falls_back_at_once() {
     let mut attempt = running(setup(Some(plan(RetryOn::HTTP3_POST_CONNECT_FAILURE, 1))));
     let failure = Failure::new(Kind::UpstreamReset);
-    let broken = Broken { try_id: TryId(0), failure, reused: false, over_http3: true };
+    let broken = Broken { try_id: TryId(0), failure, over_http3: true };
     assert_eq!(attempt.next(Event::Reset(broken), Millis(9), 1).action, Action::Pick(TryId(1)));
     assert!(attempt.avoids_http3());
 }
@@ -380,7 +374,7 @@ enum Happening {
     Sent,
     Complete,
     Answer(usize, u16),
-    Break(usize, bool),
+    Break(usize),
     Lost,
     NoHost,
     Pass(u64),
@@ -393,7 +387,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         Just(Happening::Complete),
         (0usize..3, prop::sample::select(vec![200u16, 404, 500, 503]))
             .prop_map(|(who, status)| Happening::Answer(who, status)),
-        (0usize..3, any::<bool>()).prop_map(|(who, reused)| Happening::Break(who, reused)),
+        (0usize..3).prop_map(Happening::Break),
         Just(Happening::Lost),
         Just(Happening::NoHost),
         (0u64..400).prop_map(Happening::Pass),
@@ -429,9 +423,9 @@ impl Play {
                 Event::RequestComplete
             }
             Happening::Answer(index, status) => answer(self.live(index).0, status, &headers),
-            Happening::Break(index, reused) => {
+            Happening::Break(index) => {
                 let failure = Failure::new(Kind::UpstreamClosed);
-                Event::Reset(Broken { try_id: self.live(index), failure, reused, over_http3: false })
+                Event::Reset(Broken { try_id: self.live(index), failure, over_http3: false })
             }
             Happening::Lost => Event::BodyLost,
             Happening::NoHost => Event::NoHost(self.live(0)),
@@ -485,7 +479,6 @@ proptest! {
     fn the_laws_hold_whatever_happens(
         retries in 0u32..5,
         hedge: bool,
-        stale: bool,
         per_try in prop::option::of(1u64..500),
         global in prop::option::of(1u64..1000),
         story in happenings(),
@@ -495,14 +488,13 @@ proptest! {
         let attempt = Attempt::new(Setup {
             timeouts,
             hedge_on_per_try_timeout: hedge,
-            repeat_on_stale_connection: stale,
             ..setup(Some(plan(RetryOn::FIVE_XX, retries)))
         });
         let (now, random) = (Millis(0), Random::new(seed));
         let mut play = Play { attempt, random, now, completed: None, forwarded: false, ended: None, picks: 1 };
         for happening in story.iter().chain([&Happening::Pass(100_000)]) {
             play.happen(happening)?;
-            prop_assert!(play.picks <= retries + 1 + u32::from(stale), "{} tries", play.picks);
+            prop_assert!(play.picks <= retries + 1, "{} tries", play.picks);
             prop_assert_eq!(play.attempt.count(), play.picks);
         }
         if let (Some(completed), Some(global)) = (play.completed, global) {

@@ -87,6 +87,7 @@ pub(super) const fn row(kind: Kind) -> Row {
         Kind::PathNormalization => client("path_normalization", 400, "path_normalization_failed", ""),
         Kind::PathRedirect => client("path_redirect", 307, "path_normalization_failed", ""),
         Kind::UpgradeRefused => client("upgrade_refused", 403, "upgrade_failed", ""),
+        Kind::HandshakeFailed => local("websocket_handshake", 200, "websocket_handshake_unsuccessful", ""),
         Kind::InvalidEnvoyHeader => client("invalid_envoy_header", 400, "request_headers_failed_strict_check", "")
             .flag(Flag::InvalidEnvoyRequestHeaders),
         Kind::RequestTooLarge => client("request_too_large", 413, "request_payload_too_large", "Payload Too Large"),

@@ -4,7 +4,7 @@ use super::retry;
 use crate::{
     config::{Hcm, HeaderChanges},
     decision::{Forward, StreamTimeouts},
-    format::Facts,
+    format::{Facts, MetadataOf},
     head::{ConnInfo, Head},
     header, names,
     request::{self, Caller},
@@ -22,6 +22,8 @@ pub struct Context<'a> {
     pub conn: &'a ConnInfo,
     /// Who asks.
     pub caller: Caller,
+    /// What values of headers can tell beside these: the beginning, the surroundings, metadata of the cluster.
+    pub base: Facts<'a>,
 }
 
 /// Changes the head into what the upstream is to see, and completes the decision: retries and hash depend on the changed
@@ -104,7 +106,12 @@ fn facts<'a>(forward: &'a Forward, context: Context<'a>, head: &'a Head) -> Fact
         virtual_host: &forward.matched.host().name,
         cluster: &forward.cluster,
         attempts: 1,
-        ..Facts::default()
+        metadata: MetadataOf {
+            route: forward.matched.route().map(|route| &route.metadata),
+            virtual_host: Some(&forward.matched.host().metadata),
+            ..context.base.metadata
+        },
+        ..context.base
     }
 }
 

@@ -4,7 +4,7 @@ use super::Context;
 use crate::{
     config::{Hcm, ServerHeader},
     decision::Forward,
-    format::Facts,
+    format::{Facts, MetadataOf},
     head::Head,
     header, names, request,
 };
@@ -21,8 +21,13 @@ pub fn upstream_response(
     attempts: u32,
     headers: &mut HeaderMap,
 ) {
-    let facts =
-        Facts { head: Some(head), conn: Some(context.conn), client: context.caller.address, attempts, ..*facts };
+    let metadata = MetadataOf {
+        route: forward.matched.route().map(|route| &route.metadata),
+        virtual_host: Some(&forward.matched.host().metadata),
+        ..facts.metadata
+    };
+    let (conn, client) = (Some(context.conn), context.caller.address);
+    let facts = Facts { head: Some(head), conn, client, attempts, metadata, ..*facts };
     if !forward.suppress_envoy_headers {
         headers.insert(names::X_ENVOY_UPSTREAM_SERVICE_TIME, names::number(millis));
     }

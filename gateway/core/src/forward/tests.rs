@@ -45,7 +45,7 @@ fn decided(message: &pb::RouteConfiguration, head: &Head) -> Box<Forward> {
 fn prepared(message: &pb::RouteConfiguration, mut head: Head) -> (Head, Box<Forward>) {
     let mut forward = decided(message, &head);
     let (hcm, conn) = (hcm(), conn());
-    prepare(&mut forward, Context { hcm: &hcm, conn: &conn, caller: CALLER }, &mut head);
+    prepare(&mut forward, Context { hcm: &hcm, conn: &conn, caller: CALLER, base: Facts::default() }, &mut head);
     stamp_attempt(&forward, 1, Duration::ZERO, false, &mut head);
     (head, forward)
 }
@@ -164,7 +164,7 @@ fn responses_are_changed_and_finished() {
     let mut settings = hcm();
     settings.via = Some(HeaderValue::from_static("v"));
     let conn = conn();
-    let context = Context { hcm: &settings, conn: &conn, caller: CALLER };
+    let context = Context { hcm: &settings, conn: &conn, caller: CALLER, base: Facts::default() };
     let mut headers = HeaderMap::new();
     for (name, value) in [("x-up", "u"), ("server", "up"), ("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "5")]
     {

@@ -43,7 +43,8 @@ pub(super) fn connection_nominated(headers: &mut HeaderMap) -> bool {
     true
 }
 
-/// Removes what is between this client and us alone. Upgrades live in [`Head::upgrade`].
+/// Removes what is between this client and us alone. Upgrades live in [`Head::upgrade`]; the field that asks for one stays as it
+/// was written, because servers see it.
 pub(super) fn hop_by_hop(head: &mut Head) {
     if head.upgrade.eq_ignore_ascii_case("h2c") {
         // Not offered: RFC 9113 took it back.
@@ -53,9 +54,10 @@ pub(super) fn hop_by_hop(head: &mut Head) {
     if !names::any_hop_by_hop(&head.headers) {
         return;
     }
-    for name in
-        [header::CONNECTION, header::UPGRADE, names::KEEP_ALIVE, names::PROXY_CONNECTION, header::TRANSFER_ENCODING]
-    {
+    if !head.is_upgrade() {
+        head.headers.remove(header::CONNECTION);
+    }
+    for name in [header::UPGRADE, names::KEEP_ALIVE, names::PROXY_CONNECTION, header::TRANSFER_ENCODING] {
         head.headers.remove(name);
     }
     if let Some(te) = head.headers.get(header::TE) {

@@ -42,7 +42,11 @@ impl Connection {
         }
         self.guard.useful();
         self.expected = collector.seen().clamp(4, 32);
-        let (head, length) = collector.request(self.settings.extended_connect).map_err(|flaw| judge(id, flaw))?;
+        let read = collector.request(self.settings.extended_connect);
+        if let Err(Flaw::Malformed(reason)) = &read {
+            self.events.push_back(Event::Unheard { reason });
+        }
+        let (head, length) = read.map_err(|flaw| judge(id, flaw))?;
         if end && length.is_some_and(|length| length != 0) {
             return Err(Fault::Malformed(id, "http2.violation.of.messaging.rule"));
         }

@@ -192,8 +192,7 @@ impl Connection {
         };
         let early = self.streams.peek(stream).is_some_and(|slot| slot.local_open);
         let code = Code(code);
-        let cause = if code == Code::REFUSED_STREAM && !self.server { Cause::Unprocessed } else { Cause::Peer };
-        self.events.push_back(Event::Reset { stream, code, cause });
+        self.events.push_back(Event::Reset { stream, code, cause: Cause::Peer });
         self.forget(stream);
         if early && self.server { self.guard.reset() } else { self.guard.nuisance(1, "too many resets") }
     }

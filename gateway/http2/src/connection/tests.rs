@@ -181,6 +181,7 @@ fn tell(events: &[Event]) -> Vec<String> {
             Event::Reset { stream, code, cause } => format!("reset {} {code} {cause:?}", stream.id()),
             Event::Writable { stream } => format!("writable {}", stream.id()),
             Event::GoAway { code } => format!("goaway {code}"),
+            Event::Unheard { reason } => format!("unheard {reason}"),
             Event::Settings => "settings".to_owned(),
         })
         .collect()

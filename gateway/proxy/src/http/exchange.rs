@@ -17,6 +17,7 @@ use crate::{
     },
     upstream::{
         cluster::{Cluster, Endpoint},
+        keeper,
         pool::Conn,
     },
     worker::Worker,
@@ -24,19 +25,20 @@ use crate::{
 use http::HeaderMap;
 use std::{
     borrow::Cow,
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     rc::Rc,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 use tombolo_gateway_core::{
     accesslog::{Bytes, Question, Record, Times, Upstream},
+    balance::Host,
     config::{FilterChain, Hcm, Listener},
     decision::Matched,
     failure::{Flag, Flags},
     filter::BodyFilter,
-    format::Facts,
-    head::{ConnInfo, Head},
+    format::{Facts, MetadataOf, Surroundings},
+    head::{ConnInfo, Head, Protocol},
     request::{Caller, is_traced},
 };
 
@@ -71,6 +73,19 @@ impl Downstream {
         (Rc::new(Self { worker, listener, chain, hcm, info, handle, http2, side, logs }), entered)
     }
 
+    /// What values of headers and lines can tell of it.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        let machine = &self.worker.setup.machine;
+        Surroundings {
+            hostname: &machine.hostname,
+            environment: Some(&machine.environment),
+            connection_id: Some(self.handle.id),
+            filter_chain: &self.chain.name,
+            listener: Some(&self.listener.metadata),
+            chain: Some(&self.chain.metadata),
+        }
+    }
+
     /// Whether anybody will read the heads after the response went out.
     pub(crate) fn logs_heads(&self) -> bool {
         !self.logs.is_empty()
@@ -100,6 +115,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Known {
     /// Its head.
     pub(crate) head: Option<Head>,
+    /// What was spoken, where no head can be shown.
+    pub(crate) unheard: Option<Protocol>,
     /// Who asks.
     pub(crate) caller: Option<Caller>,
     /// The route.
@@ -110,6 +127,8 @@ pub(crate) struct Known {
     pub(crate) endpoint: Option<Rc<Endpoint>>,
     /// The connection of the last try.
     pub(crate) conn: Option<Rc<Conn>>,
+    /// What is spoken on it.
+    pub(crate) spoken: &'static str,
     /// Tries.
     pub(crate) attempts: u32,
     /// Status of the response; 0 for none.
@@ -136,6 +155,48 @@ pub(crate) struct Known {
     pub(crate) health_check: bool,
     /// Filters that change bodies.
     pub(crate) bodies: Vec<BodyFilter>,
+}
+
+impl Known {
+    /// The connection of the last try, as formats read it.
+    pub(crate) fn upstream_side(&self) -> Upstream<'_> {
+        let conn = self.conn.as_deref();
+        Upstream {
+            local: conn.and_then(|c| c.local),
+            remote: conn.and_then(|c| c.remote),
+            protocol: self.spoken,
+            failure: self.trouble.as_deref().unwrap_or(""),
+            tls_version: conn.map_or("", |c| c.tls_version),
+            tls_cipher: conn.map_or("", |c| c.tls_cipher),
+            ..Upstream::default()
+        }
+    }
+}
+
+/// Metadata of the cluster and the endpoint, held while somebody reads it.
+#[derive(Default)]
+pub(crate) struct Beyond<'a> {
+    cluster: Option<Arc<keeper::Upstream>>,
+    host: Option<Ref<'a, Option<Host>>>,
+}
+
+impl<'a> Beyond<'a> {
+    /// Of what is known.
+    pub(crate) fn of(known: &'a Known) -> Self {
+        Self {
+            cluster: known.cluster.as_ref().map(|cluster| cluster.upstream()),
+            host: known.endpoint.as_ref().map(|endpoint| endpoint.host.borrow()),
+        }
+    }
+
+    /// As formats read it.
+    pub(crate) fn metadata(&self) -> MetadataOf<'_> {
+        MetadataOf {
+            cluster: self.cluster.as_ref().map(|upstream| &upstream.cluster.metadata),
+            endpoint: self.host.as_ref().and_then(|host| host.as_ref()).map(|host| &host.endpoint.metadata),
+            ..MetadataOf::default()
+        }
+    }
 }
 
 impl Exchange {
@@ -174,6 +235,13 @@ impl Exchange {
             known.details = Cow::Borrowed(details);
         }
         self.finish();
+    }
+
+    /// A request of which nothing can be shown ends before it began.
+    pub(crate) fn unheard(downstream: &Rc<Downstream>, protocol: Protocol, flag: Flag, details: &'static str) {
+        let exchange = Self::begin(downstream);
+        exchange.facts.borrow_mut().unheard = Some(protocol);
+        exchange.abandon(flag, details);
     }
 
     /// How the client ended it.
@@ -237,9 +305,13 @@ impl Exchange {
         downstream.handle.end();
         downstream.worker.setup.own.requests.add(-1);
         let mut known = self.facts.borrow_mut();
+        if downstream.handle.continued.take() && known.status == 0 {
+            known.status = 100;
+        }
         known.times.end = Some(end);
         known.times.response_end.get_or_insert(end);
-        let received = known.source.as_ref().map_or(self.tunnelled.get(), |s| s.borrow().bytes());
+        let unread = self.stream.borrow().as_ref().map_or(0, |stream| stream.unread());
+        let received = known.source.as_ref().map_or(self.tunnelled.get(), |s| s.borrow().bytes()) + unread;
         if downstream.hcm.mesh_stats {
             let finished = Finished {
                 cluster: known.cluster.as_deref(),
@@ -263,7 +335,9 @@ impl Exchange {
 
     fn log(&self, known: &Known, received: u64, end: u64) {
         let downstream = &self.downstream;
-        let record = self.record(known, received);
+        let reads = self.downstream.logs.iter().any(|(_, format, _)| format.reads_metadata());
+        let beyond = if reads { Beyond::of(known) } else { Beyond::default() };
+        let record = self.record(known, received, beyond.metadata());
         logs::write(&downstream.logs, &downstream.worker.lines, &record, self.question(known, end));
     }
 
@@ -279,13 +353,21 @@ impl Exchange {
     }
 
     /// All that is known, as log lines and formats read it.
-    pub(crate) fn record<'a>(&'a self, known: &'a Known, received: u64) -> Record<'a> {
+    pub(crate) fn record<'a>(&'a self, known: &'a Known, received: u64, beyond: MetadataOf<'a>) -> Record<'a> {
         let downstream = &self.downstream;
         let upstream = known.endpoint.as_ref().and_then(|e| e.address());
         let facts = Facts {
             head: known.head.as_ref(),
+            unheard: known.unheard,
             conn: Some(&downstream.info),
             client: known.caller.and_then(|c| c.address),
+            start: self.since_1970(),
+            around: downstream.surroundings(),
+            metadata: MetadataOf {
+                route: known.matched.as_ref().and_then(Matched::route).map(|r| &r.metadata),
+                virtual_host: known.matched.as_ref().map(|m| &m.host().metadata),
+                ..beyond
+            },
             status: Some(known.status),
             response: known.response.as_ref(),
             flags: known.flags,
@@ -294,30 +376,26 @@ impl Exchange {
             virtual_host: known.matched.as_ref().map_or("", |m| &m.host().name),
             cluster: known.cluster.as_ref().map_or("", |c| &c.name),
             upstream,
+            via: None,
+            received,
             attempts: known.attempts,
             local_reply: "",
         };
-        let conn = known.conn.as_deref();
         Record {
             facts,
-            start: clock::wall(self.start)
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)),
             times: known.times,
             bytes: Bytes { received, sent: self.sent.get(), ..Bytes::default() },
-            upstream: Upstream {
-                local: conn.and_then(|c| c.local),
-                remote: conn.and_then(|c| c.remote),
-                failure: known.trouble.as_deref().unwrap_or(""),
-                tls_version: conn.map_or("", |c| c.tls_version),
-                tls_cipher: conn.map_or("", |c| c.tls_cipher),
-                ..Upstream::default()
-            },
+            upstream: known.upstream_side(),
             trailers: known.trailers.as_ref(),
-            connection_id: Some(downstream.handle.id),
-            filter_chain: &downstream.chain.name,
             ..Record::default()
         }
+    }
+
+    /// When it began, in microseconds.
+    pub(crate) fn since_1970(&self) -> u64 {
+        clock::wall(self.start)
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0))
     }
 }
 

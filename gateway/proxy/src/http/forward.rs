@@ -4,7 +4,7 @@
 
 use super::{
     body::{SharedSource, Source},
-    exchange::Exchange,
+    exchange::{Beyond, Exchange},
     filters,
     handle::Gone,
     mirror, reply,
@@ -24,7 +24,7 @@ use tombolo_gateway_core::{
     balance::drop_overload,
     decision::{Forward, UpgradePlan},
     failure::{Failure, Kind},
-    format::Facts,
+    format::{Facts, MetadataOf},
     forward::{Asked, Context, Trail, finish_response, follow, prepare, stamp_attempt, upstream_response},
     head::Head,
     request::Caller,
@@ -96,7 +96,9 @@ pub(crate) async fn forward(
         keep_head(exchange, head);
         return Ok(Passed::Done(reply::failure(exchange, Failure::new(dropped.kind), 0)));
     }
-    let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
+    let cluster_metadata = MetadataOf { cluster: Some(&upstream.cluster.metadata), ..MetadataOf::default() };
+    let base = base(exchange, cluster_metadata);
+    let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller, base };
     prepare(&mut forward, context, &mut head);
     let source = match body {
         Payload::Again(source) => Some(source),
@@ -137,6 +139,17 @@ pub(crate) async fn forward(
                 let body = kept.map_or(Payload::Fresh(Incoming::Empty), Payload::Again);
                 return Ok(Passed::Again(Box::new(Request { head: next, caller, body, upgrade: None })));
             }
+            if forward.upgrade == Some(UpgradePlan::Pass)
+                && head.upgrade.eq_ignore_ascii_case("websocket")
+                && !got.lease.is_http2()
+                && (status < 400 && status != 101)
+            {
+                // No answer to a handshake: its body would be taken for frames.
+                exchange.facts.borrow_mut().flags.extend(after.flags);
+                keep_head(exchange, head);
+                let failure = Failure::new(Kind::HandshakeFailed).with_status(status);
+                return Ok(Passed::Done(reply::failure(exchange, failure, after.attempts)));
+            }
             filters::foreign_to_web(exchange, &mut got, forward.timeouts.global).await;
             Ok(Passed::Done(respond(exchange, &forward, head, caller, *got, after, upgrade)))
         }
@@ -159,6 +172,11 @@ pub(crate) fn failed(
         return Err(Gone);
     }
     Ok(reply::failure(exchange, failure, attempts))
+}
+
+/// What values of headers can tell beside what the rules of forwarding know.
+fn base<'a>(exchange: &'a Exchange, metadata: MetadataOf<'a>) -> Facts<'a> {
+    Facts { start: exchange.since_1970(), around: exchange.downstream.surroundings(), metadata, ..Facts::default() }
 }
 
 /// Writes down a response that the client does not see.
@@ -212,6 +230,8 @@ fn respond(
         (known.times.request_end.unwrap_or(0), known.source.as_ref().is_none_or(|s| s.borrow().ended()))
     };
     let flags = after.flags;
+    let known = exchange.facts.borrow();
+    let (via, beyond) = (known.upstream_side(), Beyond::of(&known));
     let facts = Facts {
         status: Some(status),
         flags,
@@ -220,13 +240,17 @@ fn respond(
         virtual_host: &forward.matched.host().name,
         cluster: &forward.cluster,
         upstream: endpoint.address(),
-        ..Facts::default()
+        via: Some(&via),
+        received: known.source.as_ref().map_or(0, |s| s.borrow().bytes()),
+        ..base(exchange, beyond.metadata())
     };
-    let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller };
+    let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller, base: Facts::default() };
     let millis = micros.saturating_sub(request_end) / 1000;
     // The time counts from the request's end, of which nothing is known before it.
     let theirs = if whole { None } else { Some(parts.headers.get(SERVICE_TIME).cloned()) };
     upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
+    drop(beyond);
+    drop(known);
     match theirs {
         None => {}
         Some(None) => drop(parts.headers.remove(SERVICE_TIME)),

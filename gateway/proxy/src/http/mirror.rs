@@ -49,6 +49,8 @@ pub(crate) fn copies(exchange: &Rc<Exchange>, forward: &Forward, head: &Head, so
 
 fn copied(exchange: &Rc<Exchange>, forward: &Forward, mirror: &Mirror, head: &Head) -> Head {
     let mut head = head.clone();
+    // A copy becomes no tunnel.
+    head.headers.remove(http::header::CONNECTION);
     stamp_attempt(forward, 1, Duration::ZERO, false, &mut head);
     // The copy is a request of this proxy's own.
     head.headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
@@ -63,7 +65,8 @@ fn copied(exchange: &Rc<Exchange>, forward: &Forward, mirror: &Mirror, head: &He
         let at = port_start(&head.authority).unwrap_or(head.authority.len());
         head.authority.insert_str(at, "-shadow");
     }
-    let facts = Facts { head: Some(&head), conn: Some(&exchange.downstream.info), ..Facts::default() };
+    let (conn, around) = (Some(&exchange.downstream.info), exchange.downstream.surroundings());
+    let facts = Facts { head: Some(&head), conn, around, start: exchange.since_1970(), ..Facts::default() };
     let pending = header::evaluate(&mirror.headers, &facts);
     header::apply(&mirror.headers, pending, &mut head.headers);
     head

@@ -3,7 +3,7 @@
 //! Owns their form: plain text for everybody, a status in headers for gRPC. What is said comes from the core.
 
 use super::{
-    exchange::{Downstream, Exchange},
+    exchange::{Beyond, Downstream, Exchange},
     filters,
     response::Outgoing,
 };
@@ -15,7 +15,7 @@ use tombolo_gateway_core::{
     failure::{Failure, Kind, Side, grpc_from_http},
     format::Facts,
     forward::{Answer, finish_response, in_grpc, rewrite},
-    head::Head,
+    head::{Head, Protocol},
     header::change_response,
 };
 
@@ -37,17 +37,20 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     }
     let mut answer = Answer { status, headers, body };
     if let Some(matched) = &known.matched {
-        let facts = Facts {
-            head: known.head.as_ref(),
-            conn: Some(&exchange.downstream.info),
-            flags: known.flags,
-            ..Facts::default()
-        };
+        let received = known.source.as_ref().map_or(0, |s| s.borrow().bytes());
+        let (beyond, via) = (Beyond::of(&known), known.upstream_side());
+        let record = exchange.record(&known, received, beyond.metadata());
+        let facts = Facts { status: None, via: Some(&via), ..record.facts };
         change_response(matched, None, &facts, &mut answer.headers);
     }
     if let Some(config) = &hcm.local_reply {
         let received = known.source.as_ref().map_or(0, |s| s.borrow().bytes());
-        rewrite(config, &exchange.record(&known, received), exchange.question(&known, exchange.micros()), &mut answer);
+        rewrite(
+            config,
+            &exchange.record(&known, received, Beyond::of(&known).metadata()),
+            exchange.question(&known, exchange.micros()),
+            &mut answer,
+        );
     }
     if is_grpc {
         let code = grpc_status.unwrap_or_else(|| match &cause {
@@ -101,7 +104,9 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
 
 /// The answer to what is no request.
 pub(crate) fn unread(downstream: &Rc<Downstream>, refused: Failure) -> Response<Outgoing> {
-    failure(&Exchange::begin(downstream), refused, 0)
+    let exchange = Exchange::begin(downstream);
+    exchange.facts.borrow_mut().unheard = Some(Protocol::Http11);
+    failure(&exchange, refused, 0)
 }
 
 /// The answer to a failure of forwarding.

@@ -106,7 +106,6 @@ struct Lost {
     failure: Failure,
     /// Bytes may have gone out.
     sent: bool,
-    reused: bool,
 }
 
 type Outcomes<'a> = Pin<Box<dyn Future<Output = Result<Box<Got>, Lost>> + 'a>>;
@@ -239,18 +238,12 @@ fn failed(kind: Kind) -> Step {
 
 fn setup(ask: &Ask<'_>) -> Setup {
     let forward = ask.forward;
-    let idempotent = matches!(
-        ask.head.method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
     Setup {
         retry: forward.retry.clone(),
         hedge_on_per_try_timeout: forward.hedge.is_some_and(|h| h.on_per_try_timeout),
         timeouts: forward.timeouts,
         timeout_status: forward.timeout_status.map(|s| s.as_u16()),
         breakers: ask.upstream.breakers(forward.priority).clone(),
-        // A policy has its own idea of what a broken connection costs.
-        repeat_on_stale_connection: idempotent && forward.upgrade.is_none() && forward.retry.is_none(),
     }
 }
 
@@ -334,7 +327,7 @@ async fn one_try(
     let downstream = &ask.exchange.downstream;
     let upstream = endpoint.upstream();
     let breakers = upstream.breakers(ask.forward.priority);
-    let unsent = |failure| Lost { failure, sent: false, reused: false };
+    let unsent = |failure| Lost { failure, sent: false };
     let Some(permit) = breakers.acquire(Resource::Requests) else { return Err(unsent(Failure::new(Kind::Overflow))) };
     let in_flight = endpoint.host.borrow().as_ref().map(|h| h.state.begin());
     let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass) && head.method != Method::CONNECT;
@@ -358,7 +351,11 @@ async fn one_try(
         if ask.exchange.tells(lease.conn.end.as_ref()) {
             ask.exchange.tell(lease.conn.end.as_ref(), &mut told.to_mut().headers);
         }
-        ask.exchange.facts.borrow_mut().conn = Some(lease.conn.clone());
+        {
+            let mut known = ask.exchange.facts.borrow_mut();
+            known.conn = Some(lease.conn.clone());
+            known.spoken = lease.protocol();
+        }
         let proceed = |mut headers: HeaderMap| ask.proceed(&mut headers);
         let proceed: Option<&dyn Fn(HeaderMap)> =
             if downstream.hcm.proxy_100_continue && ask.source.is_some() { Some(&proceed) } else { None };
@@ -374,7 +371,7 @@ async fn one_try(
                     left -= 1;
                     continue;
                 }
-                return Err(Lost { failure, sent: !unsent, reused: lease.reused });
+                return Err(Lost { failure, sent: !unsent });
             }
         }
     }
@@ -404,10 +401,10 @@ fn finished(
             *got = Some((id, found));
             step
         }
-        Err(Lost { failure, sent, reused }) => {
+        Err(Lost { failure, sent }) => {
             let outcome = match failure.kind {
                 Kind::ConnectFailure | Kind::ConnectTimeout | Kind::LocalConnectFailure => Some(Outcome::ConnectFailed),
-                Kind::UpstreamClosed | Kind::UpstreamReset | Kind::UpstreamProtocol if !reused => Some(Outcome::Reset),
+                Kind::UpstreamClosed | Kind::UpstreamReset | Kind::UpstreamProtocol => Some(Outcome::Reset),
                 _ => None,
             };
             if let Some(outcome) = outcome {
@@ -419,7 +416,7 @@ fn finished(
             if sent {
                 let _ = attempt.next(Event::Sent(id), now, 0);
             }
-            attempt.next(Event::Reset(Broken { try_id: id, failure, reused, over_http3: false }), now, worker.draw())
+            attempt.next(Event::Reset(Broken { try_id: id, failure, over_http3: false }), now, worker.draw())
         }
     }
 }

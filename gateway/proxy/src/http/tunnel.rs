@@ -164,10 +164,17 @@ where
             return ends.get();
         }
     }
-    if first.get() == Some(relay::Side::Client) {
+    let told = exchange.stream.borrow().as_ref().map(|side| side.fate());
+    let fate = match told {
+        // On a stream an end is only an end.
+        Some(fate) => fate,
+        None => Some((Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"))
+            .filter(|_| first.get() == Some(relay::Side::Client)),
+    };
+    if let Some((flag, details)) = fate {
         let mut known = exchange.facts.borrow_mut();
-        known.flags.insert(Flag::DownstreamConnectionTermination);
-        known.details = Cow::Borrowed("downstream_remote_disconnect");
+        known.flags.insert(flag);
+        known.details = Cow::Borrowed(details);
     }
     ends.get()
 }

@@ -522,6 +522,16 @@ impl Lease {
         }
     }
 
+    /// What is spoken, as in access logs.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self.sender {
+            Some(Sender::Http1(_)) => "HTTP/1.1",
+            Some(Sender::Http2(_)) => "HTTP/2",
+            Some(Sender::Http3(_)) => "HTTP/3",
+            None => "",
+        }
+    }
+
     /// HTTP/2 is spoken, or HTTP/3, whose messages look the same.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.sender, Some(Sender::Http2(_) | Sender::Http3(_)))

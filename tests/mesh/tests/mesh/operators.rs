@@ -6,10 +6,14 @@ use tombolo_controlplane_dialect::{Context, Document, Reading, code, read};
 use tombolo_federation_model::{ClusterId, TrustDomain};
 use tombolo_gateway_core::{accesslog::LineFormat, format::Format};
 
-const SOURCES: [&str; 3] =
-    ["controlplane/dialect/src/format.rs", "gateway/core/src/format.rs", "gateway/core/src/accesslog/operator.rs"];
+const SOURCES: [&str; 4] = [
+    "controlplane/dialect/src/format.rs",
+    "gateway/core/src/accesslog/metadata.rs",
+    "gateway/core/src/accesslog/operator.rs",
+    "gateway/core/src/accesslog/target.rs",
+];
 /// What may stand behind a name.
-const ARGUMENTS: [&str; 16] = [
+const ARGUMENTS: [&str; 26] = [
     "",
     "()",
     "(x-a)",
@@ -24,6 +28,16 @@ const ARGUMENTS: [&str; 16] = [
     "(%Q)",
     "(DS_RX_BEG:US_TX_BEG:us)",
     "(DS_RX_BEG:US_TX_BEG:s)",
+    "(ROUTE)",
+    "(ROUTE:a:b)",
+    "(NQ:PATH)",
+    "(:ORIG)",
+    "(DECODED)",
+    "(SNI_FIRST:HOST)",
+    "(ALLOW_WHITESPACES)",
+    "(a:FIELD:b)",
+    "(24)",
+    "(129)",
     ":10",
     "(x-a):10",
 ];

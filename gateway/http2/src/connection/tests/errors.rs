@@ -254,15 +254,15 @@ fn clients_refuse_what_servers_may_not_do() {
 }
 
 #[test]
-fn an_idle_peers_refusal_is_safe_to_retry() {
+fn a_stream_that_the_peer_ends_is_told_with_its_code() {
     let mut bench = Bench::client(Settings::default());
     bench.open(Method::GET, true);
     bench.open(Method::GET, true);
     bench.feed(&[reset(1, Code::REFUSED_STREAM), reset(3, Code::CANCEL)].concat()).unwrap();
-    let causes: Vec<Cause> = bench
+    let ends: Vec<(Code, Cause)> = bench
         .events()
         .iter()
-        .map(|e| if let Event::Reset { cause, .. } = e { *cause } else { panic!("{e:?}") })
+        .map(|e| if let Event::Reset { code, cause, .. } = e { (*code, *cause) } else { panic!("{e:?}") })
         .collect();
-    assert_eq!(causes, [Cause::Unprocessed, Cause::Peer]);
+    assert_eq!(ends, [(Code::REFUSED_STREAM, Cause::Peer), (Code::CANCEL, Cause::Peer)]);
 }

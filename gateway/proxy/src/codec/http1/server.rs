@@ -16,7 +16,7 @@ use crate::{
         reply,
         response::Outgoing,
     },
-    listen::Signal,
+    listen::{Handle, Signal},
     net::stream::Stream,
 };
 use bytes::{Bytes, BytesMut};
@@ -63,6 +63,8 @@ pub(super) struct Inner {
     /// Counts requests, so that a body that outlived its own reads nothing of the next.
     turn: u64,
     broken: Option<Broken>,
+    /// Told of a 100 (Continue) that was sent.
+    handle: Rc<Handle>,
 }
 
 /// What is kept of a request for its answer.
@@ -101,6 +103,7 @@ enum After {
 /// Serves a connection until it ends.
 pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: Stream) {
     let server = Server::new(stream, downstream);
+    downstream.handle.answers.set(true);
     let rules = rules(downstream);
     loop {
         let next = std::future::poll_fn(|cx| server.poll_next(cx, downstream, &rules)).await;
@@ -108,7 +111,7 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: Stream) {
         let after = match next {
             None => return,
             Some(Ok(begun)) => server.answer(downstream, begun).await,
-            Some(Err(refusal)) => Box::pin(server.refuse(downstream, refusal)).await,
+            Some(Err(kind)) => Box::pin(server.refuse(downstream, kind)).await,
         };
         match after {
             After::Next => {}
@@ -142,6 +145,7 @@ impl Server {
             tunnel: false,
             turn: 0,
             broken: None,
+            handle: downstream.handle.clone(),
         };
         Rc::new(Self { inner: RefCell::new(inner) })
     }
@@ -152,7 +156,7 @@ impl Server {
         cx: &mut Context<'_>,
         downstream: &Rc<Downstream>,
         rules: &Rules,
-    ) -> Poll<Option<Result<Begun, Refusal>>> {
+    ) -> Poll<Option<Result<Begun, Kind>>> {
         let head = ready!(self.poll_head(cx, downstream, rules));
         Poll::Ready(head.map(|head| head.map(|head| self.begin(downstream, head))))
     }
@@ -169,7 +173,7 @@ impl Server {
         cx: &mut Context<'_>,
         downstream: &Downstream,
         rules: &Rules,
-    ) -> Poll<Option<Result<RequestHead, Refusal>>> {
+    ) -> Poll<Option<Result<RequestHead, Kind>>> {
         let signal = downstream.handle.poll_signal(cx);
         if signal == Signal::Close {
             return Poll::Ready(None);
@@ -177,18 +181,21 @@ impl Server {
         let inner = &mut *self.inner.borrow_mut();
         loop {
             match inner.scanner.find(&inner.link.input, rules.max_bytes) {
-                Err(refusal) => return Poll::Ready(Some(Err(refusal))),
+                Err(refusal) => return Poll::Ready(Some(Err(kind(refusal)))),
                 Ok(Some(found)) => {
                     let bytes = inner.link.input.split_to(found.end).freeze().slice(found.start..);
                     inner.scanner = Scanner::new();
                     let parsed = GEAR.with_borrow_mut(|gear| parse_request(&bytes, rules, &mut gear.names));
                     inner.link.tidy();
-                    return Poll::Ready(Some(parsed));
+                    return Poll::Ready(Some(parsed.map_err(kind)));
                 }
                 Ok(None) => {}
             }
             if inner.link.ended {
                 return Poll::Ready(None);
+            }
+            if downstream.handle.is_late() && inner.scanner.begun() {
+                return Poll::Ready(Some(Err(Kind::RequestHeaderTimeout)));
             }
             let fresh = inner.link.input.is_empty();
             match inner.link.poll_read(cx, HEAD_ROOM) {
@@ -234,15 +241,8 @@ impl Server {
     }
 
     /// Answers what is no request, without a head in the log: there was none.
-    async fn refuse(self: &Rc<Self>, downstream: &Rc<Downstream>, refusal: Refusal) -> After {
-        let failure = match refusal {
-            Refusal::Malformed(_) => Failure::new(Kind::MalformedRequest),
-            Refusal::Version => Failure::new(Kind::VersionTooLow),
-            Refusal::TooLarge => Failure::new(Kind::HeadersTooLarge),
-            Refusal::TooMany => Failure::new(Kind::TooManyHeaders),
-            Refusal::Coding => Failure::new(Kind::UnsupportedTransferEncoding),
-        };
-        tracing::debug!(peer = ?downstream.info.remote, %refusal, "request refused");
+    async fn refuse(self: &Rc<Self>, downstream: &Rc<Downstream>, kind: Kind) -> After {
+        let failure = Failure::new(kind);
         let asked = Asked { version: Version::Http11, head: false, connect: false, tunnel: false, close: true };
         self.respond(downstream, reply::unread(downstream, failure), asked).await;
         After::Close { patient: true }
@@ -416,6 +416,18 @@ impl Server {
     }
 }
 
+/// What a refusal means for the client.
+fn kind(refusal: Refusal) -> Kind {
+    tracing::debug!(%refusal, "request refused");
+    match refusal {
+        Refusal::Malformed(_) => Kind::MalformedRequest,
+        Refusal::Version => Kind::VersionTooLow,
+        Refusal::TooLarge => Kind::HeadersTooLarge,
+        Refusal::TooMany => Kind::TooManyHeaders,
+        Refusal::Coding => Kind::UnsupportedTransferEncoding,
+    }
+}
+
 fn text(bytes: &Bytes) -> &str {
     // Targets are ASCII.
     std::str::from_utf8(bytes).unwrap_or_default()
@@ -486,6 +498,7 @@ impl Inner {
                 if sent.is_err() {
                     return broken(Kind::DownstreamDisconnect, false);
                 }
+                self.handle.continued.set(true);
             }
             if self.link.ended {
                 return broken(Kind::DownstreamDisconnect, false);

@@ -256,6 +256,10 @@ fn happened(shared: &Shared, event: Event, opened: &impl Fn()) {
             side.end((Flag::UpstreamRemoteReset, ""));
         }
         Event::Settings | Event::GoAway { .. } => opened(),
-        Event::Request { .. } | Event::Data { .. } | Event::Trailers { .. } | Event::Writable { .. } => {}
+        Event::Request { .. }
+        | Event::Unheard { .. }
+        | Event::Data { .. }
+        | Event::Trailers { .. }
+        | Event::Writable { .. } => {}
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock,
     codec::{Arrived, Broken, Incoming, Tunnel, Upgrade},
-    http::{Downstream, handle, response::Outgoing},
+    http::{Downstream, Exchange, handle, response::Outgoing},
     listen::Signal,
     net::stream::Stream as Socket,
 };
@@ -127,6 +127,9 @@ fn happened(shared: &Rc<Shared>, downstream: &Rc<Downstream>, event: Event) {
             begin(shared, downstream, stream, *head, length, end);
         }
         Event::Reset { stream, code, cause } => ended(shared, stream, code, cause),
+        Event::Unheard { reason } => {
+            Exchange::unheard(downstream, Protocol::Http2, Flag::DownstreamProtocolError, reason);
+        }
         Event::GoAway { .. }
         | Event::Settings
         | Event::Data { .. }

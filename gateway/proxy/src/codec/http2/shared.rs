@@ -315,7 +315,8 @@ impl Shared {
 pub(super) fn lost(code: Code, cause: Cause) -> (Failure, bool) {
     match cause {
         Cause::Unprocessed => (Failure::new(Kind::UpstreamRefusedStream), true),
-        Cause::Peer if code == Code::REFUSED_STREAM => (Failure::new(Kind::UpstreamRefusedStream), true),
+        // Whether it is tried again is for the policy to say, as in Envoy.
+        Cause::Peer if code == Code::REFUSED_STREAM => (Failure::new(Kind::UpstreamRefusedStream), false),
         Cause::Peer => (Failure::new(Kind::UpstreamReset), false),
         Cause::Refused(reason) => (Failure::new(Kind::UpstreamProtocol).with_reason(reason), false),
     }

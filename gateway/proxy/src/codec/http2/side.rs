@@ -116,6 +116,11 @@ impl Side {
         }
     }
 
+    /// Bytes that came in and were not read.
+    pub(crate) fn unread(&self) -> u64 {
+        self.queue.borrow().iter().map(|piece| piece.len() as u64).sum()
+    }
+
     /// How it ended.
     pub(crate) fn fate(&self) -> Option<(Flag, &'static str)> {
         self.fate.get()
