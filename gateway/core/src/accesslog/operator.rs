@@ -172,9 +172,7 @@ impl Operator {
             Self::Between(from, to, unit) => between(&record.times, *from, *to, *unit),
             Self::Address(whose, part) => match whose.find(record) {
                 Some(address) => Found::Address(address, *part),
-                None if whose.is_downstream() && *part != Part::Port => {
-                    bytes(facts.conn.map_or("", |conn| &conn.pipe))
-                }
+                None if whose.is_downstream() && *part != Part::Port => bytes(facts.conn.map_or("", |conn| &conn.pipe)),
                 None => Found::Nothing,
             },
             Self::GrpcStatus(form) => grpc_status(record).map_or(Found::Nothing, |code| Found::GrpcStatus(code, *form)),

@@ -3,8 +3,8 @@
 use super::{
     Refusal,
     any::{
-        At, Decoded, bool_or, filled, header_name, header_value, one_line, opt_duration, refuse, structure, timeout,
-        u32_or, unpack,
+        At, Decoded, bool_or, distinct, filled, header_name, header_value, one_line, opt_duration, refuse, structure,
+        timeout, u32_or, unpack,
     },
     filter, header, matcher, retry, route,
 };
@@ -81,6 +81,8 @@ pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded
     refuse!(max_grpc_timeout, grpc_timeout_offset, internal_redirect_action, max_internal_redirects);
     let rewrites = Rewrites { prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite };
     let hash = hash_policy.into_iter().enumerate().map(|(at, policy)| hash(policy).nth("hash_policy", at));
+    let kinds: Vec<_> = upgrade_configs.iter().map(|one| one.upgrade_type.to_ascii_lowercase()).collect();
+    distinct(&kinds, "upgrade_configs")?;
     let upgrades = upgrade_configs.into_iter().enumerate().map(|(at, u)| upgrade(u).nth("upgrade_configs", at));
     Ok(RouteAction {
         cluster: cluster(cluster_specifier)?,

@@ -134,6 +134,14 @@ pub(crate) fn known<E: TryFrom<i32>>(value: i32) -> Result<E, String> {
     E::try_from(value).map_err(|_| format!("{value} is not known"))
 }
 
+/// A list in which nothing stands twice.
+pub(crate) fn distinct<T: PartialEq>(list: &[T], field: &str) -> Decoded<()> {
+    match list.iter().enumerate().find(|(at, one)| list[..*at].contains(one)) {
+        Some((at, _)) => Err(Refusal::new(format!("{field}[{at}]"), "is there twice")),
+        None => Ok(()),
+    }
+}
+
 /// A wrapped number that may be absent, within bounds.
 pub(crate) fn within(
     value: Option<pb::UInt32Value>,
@@ -156,12 +164,13 @@ pub(crate) fn some_time(value: &pb::Duration) -> Result<Duration, String> {
     }
 }
 
+/// As many seconds as 64 bits of nanoseconds hold: Envoy counts in these.
+const LONGEST: u64 = 9_223_372_036;
+
 /// A duration; negative ones and those out of range are refused.
 pub(crate) fn duration(duration: &pb::Duration) -> Result<Duration, String> {
     match (u64::try_from(duration.seconds), u32::try_from(duration.nanos)) {
-        (Ok(seconds), Ok(nanos)) if seconds <= 315_576_000_000 && nanos < 1_000_000_000 => {
-            Ok(Duration::new(seconds, nanos))
-        }
+        (Ok(seconds), Ok(nanos)) if seconds <= LONGEST && nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
         _ => Err("not a valid duration".to_owned()),
     }
 }
@@ -253,6 +262,12 @@ pub(crate) fn metadata(metadata: Option<&core::Metadata>) -> Result<Metadata, St
     let Some(metadata) = metadata.filter(|m| !m.filter_metadata.is_empty()) else { return Ok(Metadata::default()) };
     let namespaces = metadata.filter_metadata.iter().map(|(name, s)| Ok((Arc::from(name.as_str()), structure(s, 0)?)));
     Ok(Metadata(Some(Arc::new(namespaces.collect::<Result<BTreeMap<_, _>, String>>()?))))
+}
+
+/// Headers' names; empty ones, of which there is none, are left out as in Envoy.
+pub(crate) fn header_names(list: &[String], field: &str) -> Decoded<Box<[HeaderName]>> {
+    let named = list.iter().enumerate().filter(|(_, name)| !name.is_empty());
+    named.map(|(at, name)| header_name(name).nth(field, at)).collect()
 }
 
 /// Strings in a list.

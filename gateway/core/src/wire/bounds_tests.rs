@@ -6,11 +6,13 @@ use prost::Message;
 use tombolo_controlplane_api::xds::{
     envoy::{
         config::{
+            cluster::v3 as c,
             core::v3 as core,
             endpoint::v3 as e,
             route::v3::{self as r, route_action as ra, route_match::PathSpecifier as P},
         },
         extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
+        r#type::v3::FractionalPercent,
     },
     google::protobuf::{Duration, UInt32Value},
 };
@@ -83,6 +85,65 @@ fn numbers_of_a_manager_keep_within_bounds() {
     let http2 = core::Http2ProtocolOptions { max_concurrent_streams: number(1 << 31), ..Default::default() };
     assert!(manager(|m| m.http2_protocol_options = Some(http2.clone())).contains("max_concurrent_streams: 2147483648"));
     assert!(manager(|m| m.forward_client_cert_details = 99).ends_with("forward_client_cert_details: 99 is not known"));
+}
+
+#[test]
+fn times_end_where_nanoseconds_in_64_bits_do() {
+    let timeout = |seconds| Some(Duration { seconds, nanos: 0 });
+    assert!(action(|a| a.timeout = timeout(9_223_372_037)).ends_with("route.timeout: not a valid duration"));
+    let mut table = table_message("t", &["a"], vec![route_to("c", P::Prefix("/".into()))]);
+    let Some(r::route::Action::Route(action)) = &mut table.virtual_hosts[0].routes[0].action else {
+        panic!("no route")
+    };
+    action.timeout = timeout(9_223_372_036);
+    assert!(decode(Kind::Routes, "", &table.encode_to_vec()).is_ok());
+}
+
+#[test]
+fn what_stands_twice_is_refused_and_what_has_no_name_is_left_out() {
+    let upgrade = |kind: &str| ra::UpgradeConfig { upgrade_type: kind.into(), ..Default::default() };
+    let twice = |a: &mut r::RouteAction| a.upgrade_configs = vec![upgrade("websocket"), upgrade("WebSocket")];
+    assert!(action(twice).ends_with("upgrade_configs[1]: is there twice"));
+    let mut table = table_message("t", &["a"], vec![route_to("c", P::Prefix("/".into()))]);
+    table.internal_only_headers = vec![String::new(), "x-own".into()];
+    table.request_headers_to_remove = vec![String::new()];
+    assert!(decode(Kind::Routes, "", &table.encode_to_vec()).is_ok());
+    table.internal_only_headers.push("a b".into());
+    assert!(refused(Kind::Routes, &table).contains("internal_only_headers[2]"));
+}
+
+#[test]
+fn clusters_keep_within_bounds() {
+    let cluster = |spoil: &dyn Fn(&mut c::Cluster)| {
+        let mut message = c::Cluster { name: "c".into(), ..Default::default() };
+        spoil(&mut message);
+        refused(Kind::Cluster, &message)
+    };
+    assert!(cluster(&|m| m.connect_timeout = Some(Duration::default())).ends_with("connect_timeout: no time"));
+    let outlier = |spoil: fn(&mut c::OutlierDetection)| {
+        let mut outlier = c::OutlierDetection::default();
+        spoil(&mut outlier);
+        cluster(&move |m| m.outlier_detection = Some(outlier.clone()))
+    };
+    assert!(
+        outlier(|o| o.max_ejection_percent = number(101)).contains("max_ejection_percent: 101 is not from 0 to 100")
+    );
+    assert!(outlier(|o| o.enforcing_consecutive_5xx = number(101)).contains("enforcing_consecutive_5xx: 101"));
+    assert!(outlier(|o| o.interval = Some(Duration::default())).contains("interval: no time"));
+}
+
+#[test]
+fn what_is_dropped_is_one_share_of_at_most_all() {
+    let drop = |numerator| e::cluster_load_assignment::policy::DropOverload {
+        category: "a".into(),
+        drop_percentage: Some(FractionalPercent { numerator, denominator: 0 }),
+    };
+    let why = |drop_overloads| {
+        let policy = Some(e::cluster_load_assignment::Policy { drop_overloads, ..Default::default() });
+        refused(Kind::Load, &e::ClusterLoadAssignment { cluster_name: "c".into(), policy, ..Default::default() })
+    };
+    assert!(why(vec![drop(101)]).contains("drop_overloads[0].drop_percentage: more than all"));
+    assert!(why(vec![drop(1), drop(1)]).ends_with("drop_overloads: more than one category"));
 }
 
 #[test]

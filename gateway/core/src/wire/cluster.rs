@@ -165,7 +165,9 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         alt_stat_name: alt_stat_name.into(),
         discovery,
         lb: Arc::new(lb),
-        connect_timeout: opt_duration(connect_timeout.as_ref(), "connect_timeout")?.unwrap_or(CONNECT_TIMEOUT),
+        connect_timeout: connect_timeout
+            .map_or(Ok(CONNECT_TIMEOUT), |bound| super::any::some_time(&bound))
+            .at("connect_timeout")?,
         buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER),
         breakers: circuit_breakers.map(health::breakers).transpose().at("circuit_breakers")?.unwrap_or_default().into(),
         outlier: outlier_detection.map(health::outlier).transpose().at("outlier_detection")?.map(Arc::new),

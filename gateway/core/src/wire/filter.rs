@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, duration, header_name, header_value, refuse, type_name, unpack},
+    any::{At, Decoded, bool_or, header_name, header_value, refuse, type_name, unpack},
     body, extension, header, matcher, rbac,
 };
 use crate::config::{
@@ -222,7 +222,7 @@ fn fault_filter(message: fault::HttpFault) -> Decoded<Fault> {
 fn fault_delay(message: common::FaultDelay) -> Decoded<Delay> {
     use common::fault_delay::FaultDelaySecifier as S;
     let kind = match message.fault_delay_secifier {
-        Some(S::FixedDelay(fixed)) => DelayKind::Fixed(duration(&fixed).at("fixed_delay")?),
+        Some(S::FixedDelay(fixed)) => DelayKind::Fixed(super::any::some_time(&fixed).at("fixed_delay")?),
         Some(S::HeaderDelay(_)) => DelayKind::Header,
         None => return Err(Refusal::new("fault_delay_secifier", "missing")),
     };

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, duration, opt_duration, refuse, structure, texts, u32_or},
+    any::{At, Decoded, bool_or, one_line, opt_duration, refuse, some_time, structure, texts, u32_or, within},
     header, matcher,
 };
 use crate::config::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, ProxyProtocolVersion, Threshold};
@@ -139,6 +139,8 @@ fn http(message: hc::HttpHealthCheck) -> Decoded<HealthCheckKind> {
     if path.is_empty() {
         return Err(Refusal::new("path", "missing"));
     }
+    one_line(&path).at("path")?;
+    one_line(&host).at("host")?;
     let headers = header::changes(
         request_headers_to_add,
         &request_headers_to_remove,
@@ -322,23 +324,34 @@ pub(super) fn outlier(message: pb::OutlierDetection) -> Decoded<OutlierDetection
     } = message;
     refuse!(monitors, detect_degraded_hosts);
     let time = |value: Option<_>, default: u64, field: &str| match value {
-        Some(value) => duration(&value).at(field),
+        Some(value) => some_time(&value).at(field),
         None => Ok(Duration::from_secs(default)),
+    };
+    let share = |value: Option<UInt32Value>, default: u32, field: &str| {
+        within(value, 0..=100, field).map(|share| share.unwrap_or(default))
     };
     let base_ejection = time(base_ejection_time, 30, "base_ejection_time")?;
     Ok(OutlierDetection {
         consecutive_5xx: u32_or(consecutive_5xx, 5),
-        enforcing_consecutive_5xx: u32_or(enforcing_consecutive_5xx, 100),
+        enforcing_consecutive_5xx: share(enforcing_consecutive_5xx, 100, "enforcing_consecutive_5xx")?,
         consecutive_gateway_failure: u32_or(consecutive_gateway_failure, 5),
-        enforcing_consecutive_gateway_failure: u32_or(enforcing_consecutive_gateway_failure, 0),
+        enforcing_consecutive_gateway_failure: share(
+            enforcing_consecutive_gateway_failure,
+            0,
+            "enforcing_consecutive_gateway_failure",
+        )?,
         split_external_local_origin: split_external_local_origin_errors,
         consecutive_local_origin_failure: u32_or(consecutive_local_origin_failure, 5),
-        enforcing_consecutive_local_origin_failure: u32_or(enforcing_consecutive_local_origin_failure, 100),
+        enforcing_consecutive_local_origin_failure: share(
+            enforcing_consecutive_local_origin_failure,
+            100,
+            "enforcing_consecutive_local_origin_failure",
+        )?,
         interval: time(interval, 10, "interval")?,
         base_ejection,
         max_ejection: match max_ejection_time {
             Some(most) => {
-                let most = duration(&most).at("max_ejection_time")?;
+                let most = some_time(&most).at("max_ejection_time")?;
                 if most < base_ejection {
                     return Err(Refusal::new("max_ejection_time", "shorter than base_ejection_time"));
                 }
@@ -346,17 +359,26 @@ pub(super) fn outlier(message: pb::OutlierDetection) -> Decoded<OutlierDetection
             }
             None => Duration::from_secs(300).max(base_ejection),
         },
-        max_ejection_jitter: time(max_ejection_time_jitter, 0, "max_ejection_time_jitter")?,
-        max_ejection_percent: u32_or(max_ejection_percent, 10),
+        max_ejection_jitter: opt_duration(max_ejection_time_jitter.as_ref(), "max_ejection_time_jitter")?
+            .unwrap_or_default(),
+        max_ejection_percent: share(max_ejection_percent, 10, "max_ejection_percent")?,
         always_eject_one: bool_or(always_eject_one_host, false),
-        enforcing_success_rate: u32_or(enforcing_success_rate, 100),
+        enforcing_success_rate: share(enforcing_success_rate, 100, "enforcing_success_rate")?,
         success_rate_minimum_hosts: u32_or(success_rate_minimum_hosts, 5),
         success_rate_request_volume: u32_or(success_rate_request_volume, 100),
         success_rate_stdev_factor: u32_or(success_rate_stdev_factor, 1900),
-        enforcing_local_origin_success_rate: u32_or(enforcing_local_origin_success_rate, 100),
-        failure_percentage_threshold: u32_or(failure_percentage_threshold, 85),
-        enforcing_failure_percentage: u32_or(enforcing_failure_percentage, 0),
-        enforcing_failure_percentage_local_origin: u32_or(enforcing_failure_percentage_local_origin, 0),
+        enforcing_local_origin_success_rate: share(
+            enforcing_local_origin_success_rate,
+            100,
+            "enforcing_local_origin_success_rate",
+        )?,
+        failure_percentage_threshold: share(failure_percentage_threshold, 85, "failure_percentage_threshold")?,
+        enforcing_failure_percentage: share(enforcing_failure_percentage, 0, "enforcing_failure_percentage")?,
+        enforcing_failure_percentage_local_origin: share(
+            enforcing_failure_percentage_local_origin,
+            0,
+            "enforcing_failure_percentage_local_origin",
+        )?,
         failure_percentage_minimum_hosts: u32_or(failure_percentage_minimum_hosts, 5),
         failure_percentage_request_volume: u32_or(failure_percentage_request_volume, 50),
         uneject_on_healthy_check: bool_or(successful_active_health_check_uneject_host, true),

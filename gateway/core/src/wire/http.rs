@@ -140,6 +140,8 @@ fn manager(message: pb::HttpConnectionManager, written: Option<&[u8]>) -> Decode
         _ if strip_matching_host_port => PortStripping::Matching,
         _ => PortStripping::Keep,
     };
+    let kinds: Vec<_> = upgrade_configs.iter().map(|one| one.upgrade_type.to_ascii_lowercase()).collect();
+    super::any::distinct(&kinds, "upgrade_configs")?;
     let upgrades = upgrade_configs.into_iter().enumerate().map(|(at, u)| upgrade(u).nth("upgrade_configs", at));
     let ids = request_ids(request_id_extension).at("request_id_extension")?;
     let (routes, fetch_timeout) = match written {

@@ -121,7 +121,9 @@ fn legacy(policy: Legacy, config: Option<LbConfig>) -> Decoded<LbSettings> {
                 config.slow_start_config.map(legacy_slow_start).transpose().at("least_request_lb_config")?;
         }
         (Some(LbConfig::RingHashLbConfig(config)), LbPolicy::RingHash(ring)) => {
-            let murmur = config.hash_function() == c::ring_hash_lb_config::HashFunction::MurmurHash2;
+            use c::ring_hash_lb_config::HashFunction;
+            let function = super::any::known::<HashFunction>(config.hash_function);
+            let murmur = function.at("ring_hash_lb_config.hash_function")? == HashFunction::MurmurHash2;
             *ring =
                 ring_of(config.minimum_ring_size.map(|n| n.value), config.maximum_ring_size.map(|n| n.value), murmur)
                     .at("ring_hash_lb_config")?;
@@ -405,6 +407,9 @@ fn apply_common(message: c::CommonLbConfig, settings: &mut LbSettings) -> Decode
     } = message;
     refuse!(close_connections_on_host_set_change);
     settings.panic_threshold = percent(healthy_panic_threshold, 50.0);
+    if !(0.0..=100.0).contains(&settings.panic_threshold) {
+        return Err(Refusal::new("healthy_panic_threshold", "not from 0 to 100"));
+    }
     settings.update_merge_window = update_merge_window.as_ref().map(duration).transpose().at("update_merge_window")?;
     settings.ignore_new_until_checked = ignore_new_hosts_until_first_hc;
     if let Some(statuses) = override_host_status {

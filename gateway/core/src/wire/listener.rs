@@ -2,7 +2,10 @@
 
 use super::{
     Refusal, address,
-    any::{At, Decoded, bool_or, metadata, opt_duration, port, refuse, texts, type_name, u32_or, unpack},
+    any::{
+        At, Decoded, bool_or, distinct, filled, metadata, opt_duration, port, refuse, texts, type_name, u32_or, unpack,
+        within,
+    },
     cluster::BUFFER,
     filter::inner_type,
     log, network, tls,
@@ -305,9 +308,18 @@ fn chain_match(message: pb::FilterChainMatch) -> Decoded<FilterChainMatch> {
             return Err(Refusal::new(format!("server_names[{at}]"), "a star may only stand for the first labels"));
         }
     }
+    distinct(&server_names, "server_names")?;
+    distinct(&application_protocols, "application_protocols")?;
+    distinct(&prefix_ranges, "prefix_ranges")?;
+    distinct(&direct_source_prefix_ranges, "direct_source_prefix_ranges")?;
+    distinct(&source_prefix_ranges, "source_prefix_ranges")?;
+    distinct(&source_ports, "source_ports")?;
     let ports = source_ports.iter().map(|value| port(*value)).collect::<Result<Box<[u16]>, _>>();
     Ok(FilterChainMatch {
-        destination_port: destination_port.map(|value| port(value.value)).transpose().at("destination_port")?,
+        destination_port: within(destination_port, 1..=65_535, "destination_port")?
+            .map(port)
+            .transpose()
+            .at("destination_port")?,
         destinations: address::ranges(prefix_ranges, "prefix_ranges")?,
         server_names: server_names.iter().map(|name| Arc::from(name.to_ascii_lowercase())).collect(),
         transport_protocol: transport_protocol.into(),
@@ -322,6 +334,7 @@ fn chain_match(message: pb::FilterChainMatch) -> Decoded<FilterChainMatch> {
 fn listener_filter(message: pb::ListenerFilter) -> Decoded<ListenerFilter> {
     let pb::ListenerFilter { name, filter_disabled, config_type } = message;
     refuse!(filter_disabled);
+    let name = filled(name).at("name")?;
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
         Some(ConfigType::ConfigDiscovery(source)) => {

@@ -2,16 +2,19 @@
 
 use super::{
     Refusal, address,
-    any::{At, Decoded, filled, metadata, port, refuse, u32_or, within},
+    any::{At, Decoded, filled, known, metadata, port, refuse, u32_or, within},
     matcher,
 };
 use crate::config::{
     ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, Metadata, Priority,
 };
 use std::{net::SocketAddr, sync::Arc};
-use tombolo_controlplane_api::xds::envoy::config::{
-    core::v3 as core,
-    endpoint::v3::{self as pb, cluster_load_assignment as cla, lb_endpoint::HostIdentifier},
+use tombolo_controlplane_api::xds::envoy::{
+    config::{
+        core::v3 as core,
+        endpoint::v3::{self as pb, cluster_load_assignment as cla, lb_endpoint::HostIdentifier},
+    },
+    r#type::v3::fractional_percent::DenominatorType,
 };
 use tombolo_federation_model::Locality;
 
@@ -56,10 +59,17 @@ fn limits(message: cla::Policy) -> Decoded<(Box<[DropOverload]>, u32)> {
     let cla::Policy { drop_overloads, overprovisioning_factor, endpoint_stale_after, weighted_priority_health } =
         message;
     refuse!(endpoint_stale_after, weighted_priority_health);
+    if drop_overloads.len() > 1 {
+        return Err(Refusal::new("drop_overloads", "more than one category"));
+    }
     let drops = drop_overloads.into_iter().enumerate().map(|(at, drop)| {
-        let share = matcher::share(&drop.drop_percentage.unwrap_or_default(), "");
+        let told = drop.drop_percentage.unwrap_or_default();
+        known::<DenominatorType>(told.denominator).at("drop_percentage.denominator").nth("drop_overloads", at)?;
+        let share = matcher::share(&told, "");
         let per_million = u64::from(share.numerator) * 1_000_000 / u64::from(share.denominator);
-        let per_million = u32::try_from(per_million.min(1_000_000)).unwrap_or(1_000_000);
+        let per_million = u32::try_from(per_million).ok().filter(|share| *share <= 1_000_000);
+        let per_million =
+            per_million.ok_or_else(|| "more than all".to_owned()).at("drop_percentage").nth("drop_overloads", at)?;
         let category = filled(drop.category).at("category").nth("drop_overloads", at)?;
         Ok(DropOverload { category: category.into(), per_million })
     });

@@ -28,6 +28,7 @@ pub(super) fn rewrite(rewrite: matcher::RegexMatchAndSubstitute) -> Decoded<Rege
     let pattern = pattern.ok_or_else(|| Refusal::new("pattern", "missing"))?;
     let pattern = regex(pattern).at("pattern")?;
     let groups = pattern.search().group_info().group_len(regex_automata::PatternID::ZERO);
+    super::any::one_line(&substitution).at("substitution")?;
     substitution_fits(&substitution, groups).at("substitution")?;
     Ok(RegexRewrite { pattern, substitution: substitution.into() })
 }

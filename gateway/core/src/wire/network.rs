@@ -139,6 +139,14 @@ fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {
             ))
         }
     };
+    if hash_policy.len() > 1 {
+        return Err(Refusal::new("hash_policy", "more than one"));
+    }
+    let life = max_downstream_connection_duration.as_ref();
+    let max_duration = opt_duration(life, "max_downstream_connection_duration")?;
+    if max_duration.is_some_and(|most| most < Duration::from_millis(1)) {
+        return Err(Refusal::new("max_downstream_connection_duration", "shorter than a millisecond"));
+    }
     let hash = match hash_policy.into_iter().next().map(|policy| policy.policy_specifier) {
         None => None,
         Some(Some(PolicySpecifier::SourceIp(_))) => Some(TcpHash::SourceIp),
@@ -152,7 +160,7 @@ fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {
         stat_prefix: filled(stat_prefix).at("stat_prefix")?.into(),
         cluster: cluster(cluster_specifier)?,
         idle_timeout: timeout(idle_timeout.as_ref(), Some(Duration::from_secs(3600)), "idle_timeout")?,
-        max_duration: opt_duration(max_downstream_connection_duration.as_ref(), "max_downstream_connection_duration")?,
+        max_duration,
         max_connect_attempts: attempts,
         back_off,
         hash,

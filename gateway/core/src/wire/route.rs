@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, action,
-    any::{At, Decoded, decode, filled, header_name, header_value, known, metadata, one_line, refuse, unpack},
+    any::{At, Decoded, decode, filled, header_name, header_names, header_value, known, metadata, one_line, refuse, unpack},
     filter, format, header, matcher, retry,
     split::split,
 };
@@ -78,7 +78,12 @@ fn made(
     refuse!(cluster_specifier_plugins, route_specifiers);
     let source = vhds.map(|vhds| vhds.config_source.unwrap_or_default());
     let more_hosts = source.as_ref().map(super::any::over_ads).transpose().at("vhds.config_source")?;
-    let most_body = max_direct_response_body_size_bytes.map_or(LARGEST_BODY, |most| most.value as usize);
+    let most_body = match max_direct_response_body_size_bytes.map(|most| most.value) {
+        None => LARGEST_BODY,
+        // As in Envoy, no bound.
+        Some(0) => usize::MAX,
+        Some(most) => most as usize,
+    };
     let mut index = HostIndex::default();
     let mut hosts = Vec::with_capacity(virtual_hosts.len());
     for (at, host) in virtual_hosts.enumerate() {
@@ -93,15 +98,13 @@ fn made(
     index.shrink();
     let vhost_header =
         if vhost_header.is_empty() { None } else { Some(header_name(&vhost_header).at("vhost_header")?) };
-    let internal =
-        internal_only_headers.iter().enumerate().map(|(at, name)| header_name(name).nth("internal_only_headers", at));
     Ok(RouteTable {
         name: name.into(),
         hosts: hosts.into(),
         index,
         request_headers: request_changes(request_headers_to_add, &request_headers_to_remove)?,
         response_headers: response_changes(response_headers_to_add, &response_headers_to_remove)?,
-        internal_only_headers: internal.collect::<Decoded<_>>()?,
+        internal_only_headers: header_names(&internal_only_headers, "internal_only_headers")?,
         most_specific_wins: most_specific_header_mutations_wins,
         ignore_port: ignore_port_in_host_matching,
         vhost_header,
@@ -296,7 +299,7 @@ fn path_template(
 }
 
 fn redirect(message: pb::RedirectAction) -> Decoded<Redirect> {
-    let code = message.response_code();
+    let code = known(message.response_code).at("response_code")?;
     let pb::RedirectAction {
         host_redirect,
         port_redirect,

@@ -203,7 +203,10 @@ fn header_operators_that_are_not_known_are_refused() {
         header: Some(core::HeaderValue { key: "x".into(), value: "%NOPE%".into(), ..Default::default() }),
         ..Default::default()
     });
-    assert!(refused(Kind::Routes, &table).contains("request_headers_to_add[0].header.value: %NOPE% is not a known operator"));
+    assert!(
+        refused(Kind::Routes, &table)
+            .contains("request_headers_to_add[0].header.value: %NOPE% is not a known operator")
+    );
     table.request_headers_to_add[0].header.as_mut().unwrap().key = ":path".into();
     assert!(refused(Kind::Routes, &table).contains(":path"));
 }

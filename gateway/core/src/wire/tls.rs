@@ -302,6 +302,11 @@ fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> 
         let matcher = matcher::string(untyped).nth("match_subject_alt_names", at)?;
         san_matchers.push(SanMatcher { kind: SanKind::Any, matcher });
     }
+    if let Some(Specifier::InlineString(text)) = trusted_ca.as_ref().and_then(|ca| ca.specifier.as_ref())
+        && text.trim().is_empty()
+    {
+        return Err(Refusal::new("trusted_ca.inline_string", "no certificate"));
+    }
     let system_bundle = trusted_ca.as_ref().is_some_and(is_system_bundle);
     let roots_file = trusted_ca.as_ref().filter(|_| !system_bundle).and_then(named_file);
     let inline_roots = trusted_ca.filter(|_| !system_bundle && roots_file.is_none());
