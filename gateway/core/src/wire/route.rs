@@ -84,6 +84,10 @@ fn made(
         Some(0) => usize::MAX,
         Some(most) => most as usize,
     };
+    // Names that are empty are taken here, as in Envoy, and refused in hosts and routes.
+    let named = |list: Vec<String>| list.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    let (request_headers_to_remove, response_headers_to_remove) =
+        (named(request_headers_to_remove), named(response_headers_to_remove));
     let mut index = HostIndex::default();
     let mut hosts = Vec::with_capacity(virtual_hosts.len());
     for (at, host) in virtual_hosts.enumerate() {

@@ -302,10 +302,13 @@ fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> 
         let matcher = matcher::string(untyped).nth("match_subject_alt_names", at)?;
         san_matchers.push(SanMatcher { kind: SanKind::Any, matcher });
     }
-    if let Some(Specifier::InlineString(text)) = trusted_ca.as_ref().and_then(|ca| ca.specifier.as_ref())
-        && text.trim().is_empty()
-    {
-        return Err(Refusal::new("trusted_ca.inline_string", "no certificate"));
+    let inline = match trusted_ca.as_ref().and_then(|ca| ca.specifier.as_ref()) {
+        Some(Specifier::InlineString(text)) => Some(text.as_bytes()),
+        Some(Specifier::InlineBytes(bytes)) => Some(&bytes[..]),
+        _ => None,
+    };
+    if inline.is_some_and(|text| !text.windows(11).any(|w| w == b"-----BEGIN ")) {
+        return Err(Refusal::new("trusted_ca", "no certificate"));
     }
     let system_bundle = trusted_ca.as_ref().is_some_and(is_system_bundle);
     let roots_file = trusted_ca.as_ref().filter(|_| !system_bundle).and_then(named_file);
