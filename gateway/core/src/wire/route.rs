@@ -2,7 +2,9 @@
 
 use super::{
     Refusal, action,
-    any::{At, Decoded, decode, filled, header_name, header_names, header_value, known, metadata, one_line, refuse, unpack},
+    any::{
+        At, Decoded, decode, filled, header_name, header_names, header_value, known, metadata, one_line, refuse, unpack,
+    },
     filter, format, header, matcher, retry,
     split::split,
 };
