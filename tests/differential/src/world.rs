@@ -50,7 +50,9 @@ impl World {
             Who::Ours(path) => ours(path, &ads, &admin),
         };
         let log = File::create(folder.path().join("process.txt"))?;
+        // What is configured may name files, spoilt ones too: they belong into this folder.
         let process = command
+            .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
