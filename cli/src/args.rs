@@ -74,6 +74,9 @@ pub(crate) struct UpArgs {
     /// How proxies subscribe.
     #[arg(long, default_value = "delta", value_enum)]
     pub(crate) xds_mode: XdsMode,
+    /// Program of the gateways and sidecars instead of this one, such as a `tombolo-gateway` built to be shipped.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) gateway: Option<PathBuf>,
     /// Prove that the federation does what it should, print a table, exit 0 or 1.
     #[arg(long)]
     pub(crate) check: bool,

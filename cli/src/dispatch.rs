@@ -1,7 +1,6 @@
 //! From the arguments to the code that runs: `tombolo COMMAND`, or another name of the same binary.
 //!
-//! Owns the multi-call rule and the lifeline: a child of `up` lives only as long as its standard input is open, so that
-//! nothing survives a parent that died without saying goodbye.
+//! Owns the multi-call rule.
 
 use crate::{
     args::{Cli, Command, FederationCommand},
@@ -9,17 +8,13 @@ use crate::{
     up, workload,
 };
 use clap::Parser;
-use std::{ffi::OsString, io::Read, path::Path, process::ExitCode};
-
-/// Set in the environment of children that shall end when their standard input ends.
-pub(crate) const LIFELINE: &str = "TOMBOLO_STDIN_LIFELINE";
+use std::{ffi::OsString, path::Path, process::ExitCode};
+use tombolo_gateway_proxy::lifeline;
 
 /// Runs the command that the arguments name; the first is the program's own name.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    if std::env::var_os(LIFELINE).is_some_and(|v| v == "1") {
-        hold_the_lifeline();
-    }
+    lifeline::hold();
     let called = args.first().map(Path::new).and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or("tombolo");
     match called {
         "tombolo-controlplane" => return controlplane(args),
@@ -75,24 +70,4 @@ fn gateway(args: Vec<OsString>) -> ExitCode {
 
 fn agent(args: Vec<OsString>) -> ExitCode {
     tombolo_gateway_proxy::agent_main(args)
-}
-
-/// Ends the process when standard input does. A thread, because entry points bring runtimes of their own.
-fn hold_the_lifeline() {
-    let watch = || {
-        let mut sink = [0; 64];
-        let mut input = std::io::stdin().lock();
-        loop {
-            match input.read(&mut sink) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        // The parent is gone, nobody is left to be told.
-        std::process::exit(0);
-    };
-    // Without the thread the child merely outlives a parent that was killed.
-    let _ = std::thread::Builder::new().name("lifeline".into()).stack_size(64 * 1024).spawn(watch);
 }

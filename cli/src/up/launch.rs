@@ -7,7 +7,7 @@ use super::{
     partner::Partner,
     plan::{self, LOW_PORT_OFFSET, SIDECAR_ADMIN_PORT, SIDECAR_PROXY_PORT, SitePlan, Slot, served},
     pods::PodSpec,
-    process::{ChildSpec, Probe},
+    process::{ChildSpec, GATEWAY, Probe},
     state::State,
     token::{self, Holder, Signer},
 };
@@ -268,7 +268,7 @@ impl Launch<'_> {
         ]);
         Ok(ChildSpec {
             id: proxy.id.clone(),
-            called: "tombolo-gateway",
+            called: GATEWAY,
             args,
             log: self.state.log(&proxy.id.replace('/', ".")),
             probe: Probe::Http(proxy.admin, if listens { "/ready" } else { "/server_info" }),

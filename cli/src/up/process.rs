@@ -3,7 +3,7 @@
 //! Owns one task for each child and the only handles to the processes. Knows nothing of pods: it says what became of a
 //! child, and its user decides what that means.
 
-use crate::{dispatch::LIFELINE, http};
+use crate::http;
 use anyhow::Context;
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,10 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tombolo_gateway_proxy::lifeline::VARIABLE as LIFELINE;
 
+/// What gateways and sidecars are called.
+pub(crate) const GATEWAY: &str = "tombolo-gateway";
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A child that lived so long starts again after the shortest pause.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -74,6 +77,7 @@ pub(crate) struct Event {
 /// All children of a run.
 pub(crate) struct Children {
     program: PathBuf,
+    gateway: Option<PathBuf>,
     restart_delay: Duration,
     events: mpsc::Sender<Event>,
     running: BTreeMap<Arc<str>, Running>,
@@ -85,21 +89,28 @@ struct Running {
 }
 
 impl Children {
-    /// None yet. Events arrive at the receiver, which must be read for children to make progress.
+    /// None yet. Events arrive at the receiver, which must be read for children to make progress. Every child is this binary
+    /// under another name, or the file `gateway` where gateways are wanted.
     ///
     /// # Errors
-    /// When this binary cannot be found again.
-    pub(crate) fn new(restart_delay: Duration) -> anyhow::Result<(Self, mpsc::Receiver<Event>)> {
+    /// When this binary cannot be found again, or the other is not there.
+    pub(crate) fn new(
+        restart_delay: Duration,
+        gateway: Option<&Path>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Event>)> {
         let (events, receiver) = mpsc::channel(256);
         let program = program()?;
-        Ok((Self { program, restart_delay, events, running: BTreeMap::new() }, receiver))
+        let gateway =
+            gateway.map(|file| file.canonicalize().with_context(|| format!("{}", file.display()))).transpose()?;
+        Ok((Self { program, gateway, restart_delay, events, running: BTreeMap::new() }, receiver))
     }
 
     /// Starts a child and keeps it running.
     pub(crate) fn start(&mut self, spec: ChildSpec) {
         let (id, stop) = (spec.id.clone(), CancellationToken::new());
+        let other = self.gateway.as_ref().filter(|_| spec.called == GATEWAY);
         let keeper = Keeper {
-            program: self.program.clone(),
+            program: other.unwrap_or(&self.program).clone(),
             shortest_pause: self.restart_delay,
             events: self.events.clone(),
             stop: stop.clone(),
@@ -313,7 +324,7 @@ mod tests {
 
     /// Children that are shells: what is tested is how they are kept.
     fn children(restart_delay: Duration) -> (Children, mpsc::Receiver<Event>) {
-        let (mut children, events) = Children::new(restart_delay).unwrap();
+        let (mut children, events) = Children::new(restart_delay, None).unwrap();
         children.program = "/bin/sh".into();
         (children, events)
     }
@@ -372,6 +383,18 @@ mod tests {
         assert_eq!(last_lines(&log, 1), ["bye"]);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert!(children.ids().is_empty());
+    }
+
+    #[tokio::test]
+    async fn gateways_may_be_another_program() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Children::new(Duration::ZERO, Some(&folder.path().join("nothing"))).is_err(), "said at once");
+        let (mut children, mut events) = Children::new(Duration::from_secs(60), Some(Path::new("/bin/sh"))).unwrap();
+        children.program = "/bin/false".into();
+        children.start(ChildSpec { called: GATEWAY, ..shell(folder.path(), "exit 7") });
+        next(&mut events).await;
+        assert!(matches!(next(&mut events).await, Happened::Died { how, .. } if how == "exited with 7"));
+        children.stop(&children.ids()).await;
     }
 
     #[tokio::test]

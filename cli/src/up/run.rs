@@ -197,7 +197,7 @@ impl<'a> Up<'a> {
             samples::unpack(&manifests, &partner)?;
         }
         let sites = plans.into_iter().map(|plan| Site::open(plan, &state)).collect::<anyhow::Result<_>>()?;
-        let (children, events) = Children::new(options.restart_delay)?;
+        let (children, events) = Children::new(options.restart_delay, options.gateway.as_deref())?;
         let outside = demo.then(|| {
             let spec = site::launch(&state, options).outside("partner", &partner);
             let health = Health { id: spec.id.clone(), ..Health::default() };

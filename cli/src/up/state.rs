@@ -150,7 +150,7 @@ fn end_leftovers(root: &Path) {
     for pid in pids {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let ours = String::from_utf8_lossy(&environment).contains(crate::dispatch::LIFELINE)
+        let ours = String::from_utf8_lossy(&environment).contains(tombolo_gateway_proxy::lifeline::VARIABLE)
             && String::from_utf8_lossy(&command).starts_with("tombolo");
         if ours {
             eprintln!("ending process {pid}, left by an earlier run");

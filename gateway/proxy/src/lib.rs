@@ -14,6 +14,7 @@ mod drain;
 pub mod fuzzing;
 mod http;
 mod inbound;
+pub mod lifeline;
 mod listen;
 mod loglevel;
 mod net;

@@ -6,5 +6,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    tombolo_gateway_proxy::lifeline::hold();
     tombolo_gateway_proxy::main(std::env::args_os())
 }

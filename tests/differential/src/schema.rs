@@ -25,10 +25,18 @@ fn load() -> Result<DescriptorPool> {
 
 /// Where cargo keeps the crate of message types; the crate has the descriptors but does not export them.
 fn sources() -> Result<PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--filter-platform", "host-tuple", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()?;
+    // Offline first; a build of this package alone may not have brought what the rest of the workspace names.
+    let ask = |more: &[&str]| {
+        Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version", "1", "--filter-platform", "host-tuple", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .args(more)
+            .output()
+    };
+    let mut output = ask(&["--offline"])?;
+    if !output.status.success() {
+        output = ask(&[])?;
+    }
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
     let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
     let found = packages.iter().find(|package| package["name"] == "envoy-types");
