@@ -9,14 +9,18 @@ use tombolo_controlplane_api::{
             config::{
                 cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType},
                 core::v3::{
-                    Address, DataSource, Http1ProtocolOptions, Http2ProtocolOptions, Http3ProtocolOptions,
-                    QuicProtocolOptions as QuicTimes, SocketAddress, TransportSocket, address, data_source::Specifier,
-                    socket_address, socket_address::PortSpecifier, transport_socket,
+                    Address, DataSource, Http1ProtocolOptions, Http2ProtocolOptions, Http3ProtocolOptions, Pipe,
+                    ProxyProtocolConfig, QuicProtocolOptions as QuicTimes, SocketAddress, TransportSocket, address,
+                    data_source::Specifier, proxy_protocol_config::Version, socket_address,
+                    socket_address::PortSpecifier, transport_socket,
                 },
                 endpoint::v3::{
                     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
                 },
-                listener::v3::{Filter, FilterChain, Listener, QuicProtocolOptions, UdpListenerConfig, filter},
+                listener::v3::{
+                    Filter, FilterChain, Listener, ListenerFilter, QuicProtocolOptions, UdpListenerConfig, filter,
+                    listener_filter,
+                },
                 route::v3::{
                     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
                 },
@@ -29,9 +33,12 @@ use tombolo_controlplane_api::{
                         http_connection_manager::{CodecType, RouteSpecifier, UpgradeConfig},
                         http_filter,
                     },
+                    network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
                 },
                 transport_sockets::{
+                    proxy_protocol::v3::ProxyProtocolUpstreamTransport,
                     quic::v3::{QuicDownstreamTransport, QuicUpstreamTransport},
+                    raw_buffer::v3::RawBuffer,
                     tls::v3::{
                         CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate,
                         UpstreamTlsContext, common_tls_context::ValidationContextType,
@@ -48,6 +55,19 @@ use tombolo_controlplane_api::{
         google::protobuf::Any,
     },
 };
+
+/// A Unix socket.
+#[must_use]
+pub fn pipe(path: &std::path::Path) -> Address {
+    let pipe = Pipe { path: path.to_string_lossy().into_owned(), mode: 0 };
+    Address { address: Some(address::Address::Pipe(pipe)) }
+}
+
+/// A TCP socket.
+#[must_use]
+pub fn tcp_address(socket: SocketAddr) -> Address {
+    address(socket, false)
+}
 
 fn address(socket: SocketAddr, udp: bool) -> Address {
     let protocol = if udp { socket_address::Protocol::Udp } else { socket_address::Protocol::Tcp };
@@ -171,17 +191,69 @@ pub fn plain_listener(name: &str, at: SocketAddr, hcm: HttpConnectionManager) ->
     pack_any(listener(name, at, false, hcm))
 }
 
+/// A listener for HTTP/1 and HTTP/2 in plaintext, to be changed before it is packed.
+#[must_use]
+pub fn http_listener(name: &str, at: SocketAddr, hcm: HttpConnectionManager) -> Listener {
+    listener(name, at, false, hcm)
+}
+
 fn listener(name: &str, at: SocketAddr, udp: bool, hcm: HttpConnectionManager) -> Listener {
-    let filter = Filter {
-        name: "envoy.filters.network.http_connection_manager".into(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack_any(hcm))),
-    };
     Listener {
         name: name.into(),
         address: Some(address(at, udp)),
-        filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }],
+        filter_chains: vec![chain("envoy.filters.network.http_connection_manager", pack_any(hcm))],
         ..Default::default()
     }
+}
+
+/// A listener that passes bytes to a cluster.
+#[must_use]
+pub fn tcp_listener(name: &str, at: SocketAddr, cluster: &str) -> Listener {
+    Listener {
+        name: name.into(),
+        address: Some(address(at, false)),
+        filter_chains: vec![tcp_chain(cluster)],
+        ..Default::default()
+    }
+}
+
+/// Passes bytes to a cluster.
+#[must_use]
+pub fn tcp_chain(cluster: &str) -> FilterChain {
+    let proxy = TcpProxy {
+        stat_prefix: "test".into(),
+        cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.into())),
+        ..Default::default()
+    };
+    chain("envoy.filters.network.tcp_proxy", pack_any(proxy))
+}
+
+fn chain(name: &str, config: Any) -> FilterChain {
+    let filter = Filter { name: name.into(), config_type: Some(filter::ConfigType::TypedConfig(config)) };
+    FilterChain { filters: vec![filter], ..Default::default() }
+}
+
+/// A filter of a listener.
+#[must_use]
+pub fn listener_filter(config: Any) -> ListenerFilter {
+    let name = config.type_url.clone();
+    ListenerFilter { name, config_type: Some(listener_filter::ConfigType::TypedConfig(config)), ..Default::default() }
+}
+
+/// TLS is ended with this.
+#[must_use]
+pub fn tls_socket(tls: DownstreamTlsContext) -> Option<TransportSocket> {
+    socket("envoy.transport_sockets.tls", pack_any(tls))
+}
+
+/// A header of the PROXY protocol goes before everything else.
+#[must_use]
+pub fn proxy_socket(version: Version) -> Option<TransportSocket> {
+    let raw = socket("envoy.transport_sockets.raw_buffer", pack_any(RawBuffer {}));
+    let config = ProxyProtocolConfig { version: version as i32, ..Default::default() };
+    let transport =
+        ProxyProtocolUpstreamTransport { config: Some(config), transport_socket: raw, ..Default::default() };
+    socket("envoy.transport_sockets.upstream_proxy_protocol", pack_any(transport))
 }
 
 /// A cluster of one endpoint that speaks HTTP/1.
@@ -207,7 +279,17 @@ pub fn http3_cluster(name: &str, at: SocketAddr, sni: &str, trust: &str) -> Any 
     pack_any(cluster)
 }
 
+/// A cluster of one endpoint, to be changed before it is packed.
+#[must_use]
+pub fn raw_cluster(name: &str, at: Address) -> Cluster {
+    cluster_at(name, at, ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
+}
+
 fn cluster(name: &str, at: SocketAddr, version: ProtocolConfig) -> Cluster {
+    cluster_at(name, address(at, false), version)
+}
+
+fn cluster_at(name: &str, at: Address, version: ProtocolConfig) -> Cluster {
     let options = HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(version),
@@ -215,10 +297,7 @@ fn cluster(name: &str, at: SocketAddr, version: ProtocolConfig) -> Cluster {
         ..Default::default()
     };
     let endpoint = LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: Some(address(at, false)),
-            ..Default::default()
-        })),
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint { address: Some(at), ..Default::default() })),
         ..Default::default()
     };
     Cluster {

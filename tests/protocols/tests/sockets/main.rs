@@ -4,5 +4,7 @@
 
 mod malformed1;
 mod malformed2;
+mod proxy_protocol;
+mod sink;
 mod websocket;
 mod world;
