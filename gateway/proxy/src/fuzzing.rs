@@ -1,9 +1,15 @@
 //! Doors for the fuzz targets into parsers that nobody else outside needs. Not an interface: it changes with them.
 
-use crate::net::{
-    proxy_protocol::{self, Parsed},
-    sniff::{self, Http, Sniffer, Tls},
+use crate::{
+    http::filters,
+    net::{
+        proxy_protocol::{self, Parsed},
+        sniff::{self, Http, Sniffer, Tls},
+    },
+    telemetry::metadata,
+    upstream::dns,
 };
+use std::net::IpAddr;
 
 /// Length of the complete PROXY header that the bytes begin with.
 #[must_use]
@@ -58,4 +64,23 @@ pub fn http(bytes: &[u8]) -> Option<&'static str> {
         Http::Http11 => Some("1.1"),
         Http::Http2 => Some("2"),
     }
+}
+
+/// The addresses that an answer of a name server gives to a question for a name, with a number of its own; `None` for no
+/// answer.
+#[must_use]
+pub fn dns_answer(bytes: &[u8], id: u16, name: &str, version6: bool) -> Option<Vec<IpAddr>> {
+    dns::addresses(bytes, id, name, version6)
+}
+
+/// Workload and namespace of a peer that tells of itself in a header.
+#[must_use]
+pub fn peer_metadata(told: &[u8]) -> Option<(String, String)> {
+    metadata::read(told).map(|facts| (facts.workload, facts.namespace))
+}
+
+/// The bytes in a body of gRPC-Web as text that comes in these pieces; `None` when it is malformed.
+#[must_use]
+pub fn grpc_web_text(pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    filters::bytes_of_text(pieces)
 }

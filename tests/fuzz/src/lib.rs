@@ -22,8 +22,14 @@ pub struct Target {
 /// All targets.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    [targets::connection::TARGETS, targets::routing::TARGETS, targets::configuration::TARGETS, targets::codecs::TARGETS]
-        .concat()
+    [
+        targets::connection::TARGETS,
+        targets::routing::TARGETS,
+        targets::configuration::TARGETS,
+        targets::codecs::TARGETS,
+        targets::servers::TARGETS,
+    ]
+    .concat()
 }
 
 /// The target of a name.

@@ -4,3 +4,4 @@ pub mod codecs;
 pub mod configuration;
 pub mod connection;
 pub mod routing;
+pub mod servers;

@@ -54,6 +54,14 @@ enum Step {
     Whole,
 }
 
+/// The bytes that a text of gRPC-Web stands for.
+pub(crate) fn bytes_of_text(pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    let (mut step, mut out) = (FromText::default(), BytesMut::new());
+    pieces.iter().try_for_each(|piece| step.run(piece, &mut out)).ok()?;
+    step.finish().ok()?;
+    Some(out.to_vec())
+}
+
 /// A body is not what it says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;

@@ -64,6 +64,14 @@ fn found((addresses, ttl): stub::Found) -> Found {
     Found { ttl: (!addresses.is_empty()).then_some(ttl), addresses }
 }
 
+/// The addresses that one answer gives to one question; for whoever feeds parsers with anything.
+pub(crate) fn addresses(bytes: &[u8], id: u16, name: &str, version6: bool) -> Option<Vec<std::net::IpAddr>> {
+    match message::reply(bytes, id, name, if version6 { Kind::Aaaa } else { Kind::A })? {
+        message::Reply::Found(addresses, _) => Some(addresses),
+        message::Reply::Truncated | message::Reply::Refused(_) => None,
+    }
+}
+
 /// One kind may fail as long as the other has something.
 fn both(four: io::Result<stub::Found>, six: io::Result<stub::Found>, family: DnsFamily) -> io::Result<Found> {
     let (four, six) = match (four, six) {

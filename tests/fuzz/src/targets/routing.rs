@@ -1,13 +1,17 @@
 //! What a request brings into routing, and the small languages of configuration.
 
 use crate::Target;
-use tombolo_federation_model::Identity;
+use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints, SanType};
+use rustls::pki_types::CertificateDer;
+use tombolo_federation_identity::{claimed_identity, may_vouch_for};
+use tombolo_federation_model::{Identity, TrustDomain};
 use tombolo_gateway_core::{
     accesslog::LineFormat,
     config::{EscapedSlashes, PathSettings},
     format::Format,
     request::path::{Normalized, normalize},
 };
+use tombolo_gateway_proxy::fuzzing;
 
 /// Targets of this module.
 pub const TARGETS: &[Target] = &[
@@ -15,6 +19,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "header_format", feed: header_format, seeds: formats },
     Target { name: "log_format", feed: log_format, seeds: formats },
     Target { name: "spiffe_id", feed: spiffe_id, seeds: ids },
+    Target { name: "certificate", feed: certificate, seeds: certificates },
+    Target { name: "peer_metadata", feed: peer_metadata, seeds: told },
 ];
 
 const SLASHES: [EscapedSlashes; 4] =
@@ -86,5 +92,59 @@ fn spiffe_id(input: &[u8]) {
 fn ids() -> Vec<Vec<u8>> {
     ["spiffe://east.local/ns/default/sa/reviews", "spiffe://a", "spiffe://A/b", "spiffe://a/../b", "spiffe://a/b//c"]
         .map(|id| id.as_bytes().to_vec())
+        .to_vec()
+}
+
+/// Whoever a certificate claims to be, it is somebody with one spelling.
+fn certificate(input: &[u8]) {
+    let leaf = CertificateDer::from(input);
+    if let Ok(identity) = claimed_identity(&leaf) {
+        assert_eq!(Identity::parse(&identity.to_string()).ok(), Some(identity), "a claim that is no identity");
+    }
+    if let Ok(domain) = TrustDomain::parse("east.local") {
+        let _ = may_vouch_for(&leaf, &domain);
+    }
+}
+
+fn certificates() -> Vec<Vec<u8>> {
+    let sample = |names: &[&str], ca: bool| -> Option<Vec<u8>> {
+        let mut params = CertificateParams::new(Vec::new()).ok()?;
+        for name in names {
+            params.subject_alt_names.push(SanType::URI((*name).try_into().ok()?));
+        }
+        if ca {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![GeneralSubtree::DnsName("east.local".into())],
+                excluded_subtrees: Vec::new(),
+            });
+        }
+        let signed = params.self_signed(&KeyPair::generate().ok()?).ok()?;
+        Some(signed.der().to_vec())
+    };
+    [
+        sample(&["spiffe://east.local/ns/a/sa/b"], false),
+        sample(&["spiffe://east.local/a", "spiffe://west.local/a"], false),
+        sample(&[], true),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What a peer tells of itself is words that fit on a line of metrics, or nothing.
+fn peer_metadata(input: &[u8]) {
+    if let Some((workload, namespace)) = fuzzing::peer_metadata(input) {
+        for word in [workload, namespace] {
+            assert!(!word.contains(char::is_control), "{word:?} breaks lines");
+            assert!(word.len() <= input.len(), "{word:?} is longer than what was told");
+        }
+    }
+}
+
+fn told() -> Vec<Vec<u8>> {
+    // A protobuf structure with NAME and NAMESPACE, in base64; and pieces of it.
+    ["ChAKBE5BTUUSCBoGcG9kLTEyCh4KCU5BTUVTUEFDRRIRGg9kZWZhdWx0LXRlc3RpbmcKEAoNV09SS0xPQURfTkFNRRIFGgNhYmM=", "Cgp4", ""]
+        .map(|text| text.as_bytes().to_vec())
         .to_vec()
 }
