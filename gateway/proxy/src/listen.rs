@@ -388,6 +388,7 @@ fn same_sockets(a: &Listener, b: &Listener) -> bool {
     a.addresses == b.addresses
         && a.transparent == b.transparent
         && a.freebind == b.freebind
+        && a.ipv4_compat == b.ipv4_compat
         && a.bind_to_port == b.bind_to_port
         && a.quic == b.quic
 }
@@ -430,7 +431,12 @@ async fn bind(worker: &Rc<Worker>, slot: &Rc<Slot>, address: SocketAddr) -> Opti
         let (options, name) = {
             let listener = slot.listener.borrow();
             (
-                Options { transparent: listener.transparent, freebind: listener.freebind, backlog: listener.backlog },
+                Options {
+                    transparent: listener.transparent,
+                    freebind: listener.freebind,
+                    ipv4_compat: listener.ipv4_compat,
+                    backlog: listener.backlog,
+                },
                 listener.name.clone(),
             )
         };

@@ -44,6 +44,7 @@ fn listener(chains: Vec<Arc<FilterChain>>, default: Option<Arc<FilterChain>>) ->
         use_original_dst: false,
         transparent: false,
         freebind: false,
+        ipv4_compat: false,
         reuse_port: true,
         backlog: None,
         max_connections: None,

@@ -66,6 +66,8 @@ pub struct Listener {
     pub transparent: bool,
     /// IP_FREEBIND.
     pub freebind: bool,
+    /// `::` takes IPv4 as well.
+    pub ipv4_compat: bool,
     /// One socket per worker (SO_REUSEPORT).
     pub reuse_port: bool,
     /// Of the listen queue. `None`: the platform's.

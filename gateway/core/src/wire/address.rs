@@ -21,7 +21,7 @@ pub(super) fn host_and_port(address: core::SocketAddress) -> Decoded<(String, u1
         network_namespace_filepath,
         port_specifier,
     } = address;
-    // An IPv6 wildcard socket takes IPv4 as well where the platform does; nothing to do for `ipv4_compat`.
+    // Read where a listener is.
     let _ = ipv4_compat;
     refuse!(protocol, resolver_name, network_namespace_filepath);
     let address = filled(address).at("address")?;

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 use tombolo_controlplane_api::xds::envoy::{
     config::{
         core::v3::{
-            TrafficDirection, TransportSocket, proxy_protocol_config::Version,
+            TrafficDirection, TransportSocket, address::Address as PbAddress, proxy_protocol_config::Version,
             proxy_protocol_pass_through_tl_vs::PassTlVsMatchType, transport_socket::ConfigType as SocketConfig,
         },
         listener::v3::{
@@ -122,15 +122,22 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
     }
     let filters =
         listener_filters.into_iter().enumerate().map(|(at, f)| listener_filter(f).nth("listener_filters", at));
+    let filters = filters.collect::<Decoded<Box<[ListenerFilter]>>>()?;
     let bind = deprecated_v1.and_then(|old| old.bind_to_port).or(bind_to_port);
+    let more = additional_addresses.iter().filter_map(|more| more.address.as_ref());
+    let ipv4_compat = place.iter().chain(more).any(takes_ipv4);
+    let addresses = addresses(place, additional_addresses, listener_specifier, over_quic)?;
+    if addresses.iter().any(|address| matches!(address, Address::Pipe(..))) {
+        bare(&filters, chains.iter().chain(&default_chain))?;
+    }
     Ok(Listener {
         name: name.into(),
-        addresses: addresses(place, additional_addresses, listener_specifier, over_quic)?,
+        addresses,
         stat_prefix: stat_prefix.into(),
         chains,
         index,
         default_chain,
-        filters: filters.collect::<Decoded<_>>()?,
+        filters,
         filters_timeout: filters_timeout(listener_filters_timeout.as_ref())?,
         continue_on_filters_timeout: continue_on_listener_filters_timeout,
         buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER),
@@ -139,6 +146,7 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
         use_original_dst: bool_or(use_original_dst, false),
         transparent: bool_or(transparent, false),
         freebind: bool_or(freebind, false),
+        ipv4_compat,
         reuse_port: bool_or(enable_reuse_port, true),
         backlog: tcp_backlog_size.map(|size| size.value),
         max_connections: None,
@@ -146,6 +154,21 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
         access_logs: log::all(access_log)?,
         metadata: metadata(meta.as_ref()).at("metadata")?,
     })
+}
+
+fn takes_ipv4(place: &tombolo_controlplane_api::xds::envoy::config::core::v3::Address) -> bool {
+    matches!(&place.address, Some(PbAddress::SocketAddress(socket)) if socket.ipv4_compat)
+}
+
+/// Over Unix sockets there is neither TLS nor a look ahead: who asks for them must not be served without.
+fn bare<'c>(filters: &[ListenerFilter], mut chains: impl Iterator<Item = &'c Arc<FilterChain>>) -> Decoded<()> {
+    if !filters.is_empty() {
+        return Err(Refusal::new("listener_filters", "not over a Unix socket"));
+    }
+    if chains.any(|chain| chain.tls.is_some()) {
+        return Err(Refusal::new("filter_chains", "no TLS over a Unix socket"));
+    }
+    Ok(())
 }
 
 fn filters_timeout(

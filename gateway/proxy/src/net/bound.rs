@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) transparent: bool,
     /// IP_FREEBIND.
     pub(crate) freebind: bool,
+    /// `::` takes IPv4 as well.
+    pub(crate) ipv4_compat: bool,
     /// Connections that may wait.
     pub(crate) backlog: Option<u32>,
 }
@@ -51,7 +53,7 @@ impl Bound {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = addresses.entry(address).or_default();
         if entry.free.is_empty() && entry.taken == 0 {
-            socket::probe(address)?;
+            socket::probe(address, options)?;
             for _ in 0..self.workers {
                 entry.free.push(socket::listen(address, options)?);
             }

@@ -20,8 +20,7 @@ pub(crate) fn listen(address: SocketAddr, options: Options) -> io::Result<TcpLis
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
-        // `::` also takes IPv4, as Envoy's ipv4_compat does; a specific address takes only itself.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(!options.ipv4_compat)?;
     }
     if options.transparent && address.is_ipv4() {
         socket.set_ip_transparent_v4(true)?;
@@ -36,11 +35,11 @@ pub(crate) fn listen(address: SocketAddr, options: Options) -> io::Result<TcpLis
 
 /// Whether the address is free: `SO_REUSEPORT` alone would let two gateways of one user share it silently, so it is asked
 /// for once without.
-pub(crate) fn probe(address: SocketAddr) -> io::Result<()> {
+pub(crate) fn probe(address: SocketAddr, options: Options) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(!options.ipv4_compat)?;
     }
     socket.bind(&address.into())?;
     socket.listen(1)

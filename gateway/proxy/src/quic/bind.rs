@@ -2,6 +2,7 @@
 //!
 //! Owns the choice of the socket for a packet: the first byte of its connection id, modulo the number of sockets.
 
+use crate::net::bound::Options;
 use nix::{
     libc,
     sys::socket::{setsockopt, sockopt::AttachReusePortCbpf},
@@ -60,12 +61,12 @@ impl Udp {
     /// # Errors
     /// What the system says; also while sockets of a listener that is gone are still open there, because the order of the
     /// new ones would not be what the connection ids say.
-    pub(super) fn take(&self, address: SocketAddr, freebind: bool) -> io::Result<Taken> {
+    pub(super) fn take(&self, address: SocketAddr, options: Options) -> io::Result<Taken> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = match addresses.entry(address) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(Entry { free: open_all(address, self.workers, freebind)?, taken: 0 })
+                place.insert(Entry { free: open_all(address, self.workers, options)?, taken: 0 })
             }
         };
         let (index, socket) = entry.free.pop().ok_or(io::ErrorKind::AddrInUse)?;
@@ -85,12 +86,12 @@ impl Udp {
     }
 }
 
-fn open_all(address: SocketAddr, workers: usize, freebind: bool) -> io::Result<Vec<(u8, UdpSocket)>> {
+fn open_all(address: SocketAddr, workers: usize, options: Options) -> io::Result<Vec<(u8, UdpSocket)>> {
     // Without sharing first: two gateways must not share an address without anybody noticing.
-    drop(open(address, false, freebind)?);
+    drop(open(address, false, options)?);
     let mut all = Vec::with_capacity(workers);
     for index in 0..workers {
-        let socket = open(address, true, freebind)?;
+        let socket = open(address, true, options)?;
         if index == 0 && workers > 1 {
             steer(&socket, workers)?;
         }
@@ -99,13 +100,13 @@ fn open_all(address: SocketAddr, workers: usize, freebind: bool) -> io::Result<V
     Ok(all)
 }
 
-fn open(address: SocketAddr, shared: bool, freebind: bool) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr, shared: bool, options: Options) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(!options.ipv4_compat)?;
     }
-    if freebind && address.is_ipv4() {
+    if options.freebind && address.is_ipv4() {
         socket.set_freebind_v4(true)?;
     }
     // The system may allow less.
@@ -189,11 +190,11 @@ mod tests {
         let udp = Udp::new(3);
         let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
-        assert_eq!(udp.take(address, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(udp.take(address, Options::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(probe);
-        let mut taken: Vec<Taken> = (0..3).map(|_| udp.take(address, false).unwrap()).collect();
+        let mut taken: Vec<Taken> = (0..3).map(|_| udp.take(address, Options::default()).unwrap()).collect();
         taken.sort_by_key(|t| t.place.index);
-        assert!(udp.take(address, false).is_err());
+        assert!(udp.take(address, Options::default()).is_err());
         for id in 0..9_u8 {
             // Other source ports hash elsewhere, if hashing still decided.
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();

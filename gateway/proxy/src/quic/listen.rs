@@ -12,6 +12,7 @@ use crate::{
     codec::serve_http3,
     inbound::Inbound,
     listen::{Entered, Limits, Slot},
+    net::bound::Options,
     tls::peer,
     worker::Worker,
 };
@@ -104,8 +105,11 @@ impl Drop for Unbound {
 }
 
 fn open(worker: &Rc<Worker>, slot: &Slot, address: SocketAddr) -> std::io::Result<Endpoint> {
-    let freebind = slot.listener.borrow().freebind;
-    let Taken { socket, place } = worker.setup.udp.take(address, freebind)?;
+    let options = {
+        let listener = slot.listener.borrow();
+        Options { freebind: listener.freebind, ipv4_compat: listener.ipv4_compat, ..Options::default() }
+    };
+    let Taken { socket, place } = worker.setup.udp.take(address, options)?;
     let mut config = EndpointConfig::default();
     config.cid_generator(move || Box::new(Ids(place)));
     let server = server_config(worker, slot, address, address, None);

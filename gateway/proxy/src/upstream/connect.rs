@@ -82,6 +82,12 @@ async fn open_unbounded(target: &Target) -> Result<Stream, Failure> {
     let mut tcp = match &target.peer {
         Peer::Tcp(to) => socket::connect(*to, target.from, target.keepalive).await.map_err(|e| refused(&e))?,
         Peer::Any(list) => eyeballs::connect(list, target.from, target.keepalive).await.map_err(|e| refused(&e))?,
+        // Whoever asks for TLS or a header must not be served without.
+        Peer::Unix(_) if target.tls.is_some() || target.proxy.is_some() => {
+            return Err(
+                Failure::new(Kind::ConnectFailure).with_reason("neither TLS nor a PROXY header over Unix sockets")
+            );
+        }
         Peer::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(&**path).await.map_err(|e| refused(&e))?)),
     };
     if let Some((version, source, destination)) = target.proxy {

@@ -2,8 +2,10 @@
 //! connections that were on their way elsewhere.
 #![allow(clippy::unwrap_used)]
 
+mod capture;
 mod malformed1;
 mod malformed2;
+mod places;
 mod proxy_protocol;
 mod sink;
 mod websocket;
