@@ -99,6 +99,6 @@ mod tests {
         let first = listen("127.0.0.1:0".parse().unwrap(), Options::default()).unwrap();
         let address = first.local_addr().unwrap();
         let _second = listen(address, Options::default()).unwrap();
-        assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(probe(address, Options::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }
