@@ -3,8 +3,12 @@
 //! Owns the types. A [`Head`] is made by the codec, changed by `request` and `forward`, and read by everything else.
 //! Keep one per connection and refill it: its texts then cost no allocation.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tombolo_federation_model::Identity;
 
 /// The head of a request.
@@ -25,6 +29,8 @@ pub struct Head {
     pub upgrade: String,
     /// All other headers, in order.
     pub headers: HeaderMap,
+    /// Names of headers as the client spelled them, where that is kept for servers that mind.
+    pub spelled: Option<Arc<[(HeaderName, Bytes)]>>,
 }
 
 impl Head {

@@ -2,9 +2,9 @@
 //!
 //! Owns their grammar: one line each, no folding, no space before the colon, no control character in a value.
 
-use crate::{Framing, Names, Refusal, Rules, Version};
+use crate::{Framing, Names, Refusal, Rules, Spelled, Version};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use memchr::{memchr, memchr_iter};
 
 /// Fields that a proxy adds to most messages.
@@ -39,6 +39,25 @@ pub(crate) fn read(head: &Bytes, mut at: usize, rules: &Rules, names: &mut Names
         at += length + 1;
     }
     Ok(headers)
+}
+
+/// How the names of a head that was read were spelled, where that is asked for.
+pub(crate) fn spelled(head: &Bytes, mut at: usize, rules: &Rules) -> Option<Spelled> {
+    if !rules.spelling {
+        return None;
+    }
+    let mut all: Vec<(HeaderName, Bytes)> = Vec::new();
+    while let Some(length) = head.get(at..).and_then(|rest| memchr(b'\n', rest)) {
+        let raw = head.slice(at..at + memchr(b':', &head[at..at + length]).unwrap_or(0));
+        if raw.iter().any(u8::is_ascii_uppercase)
+            && let Ok(name) = HeaderName::from_bytes(&raw)
+            && all.iter().all(|(known, _)| *known != name)
+        {
+            all.push((name, raw));
+        }
+        at += length + 1;
+    }
+    (!all.is_empty()).then(|| all.into())
 }
 
 /// Where a value begins and ends without the blanks around it.

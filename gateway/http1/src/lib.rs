@@ -41,7 +41,12 @@ pub struct Rules {
     pub chunked_length: bool,
     /// Absolute targets are taken apart; otherwise they stay what they are.
     pub absolute: bool,
+    /// How names were spelled is kept.
+    pub spelling: bool,
 }
+
+/// Names that were not spelled in small letters, as they were.
+pub type Spelled = std::sync::Arc<[(http::HeaderName, bytes::Bytes)]>;
 
 impl Rules {
     /// As Envoy's defaults: 60 KiB, 100 fields, HTTP/1.1 only, nothing ambiguous.
@@ -53,6 +58,7 @@ impl Rules {
         refuse_underscores: false,
         chunked_length: false,
         absolute: true,
+        spelling: false,
     };
 }
 

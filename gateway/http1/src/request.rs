@@ -2,7 +2,7 @@
 //!
 //! Owns the request line and what follows for the framing of the body.
 
-use crate::{Framing, Names, Refusal, Rules, Target, Version, Wishes, fields, target};
+use crate::{Framing, Names, Refusal, Rules, Spelled, Target, Version, Wishes, fields, target};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use memchr::memchr;
@@ -62,6 +62,8 @@ pub struct RequestHead {
     pub framing: Framing,
     /// What is said of the connection.
     pub wishes: Wishes,
+    /// How names were spelled, where that is kept.
+    pub spelled: Option<Spelled>,
 }
 
 /// Reads a complete head, as [`Scanner`](crate::Scanner) found it; `bytes` are the head and nothing else.
@@ -78,11 +80,12 @@ pub fn parse_request(bytes: &Bytes, rules: &Rules, names: &mut Names) -> Result<
     }
     let target = target::read(&method, &bytes.slice_ref(raw), rules)?;
     let mut headers = fields::read(bytes, end + 1, rules, names)?;
+    let spelled = fields::spelled(bytes, end + 1, rules);
     let host = host(&mut headers)?;
     let framing = fields::framing(&mut headers, version, rules.chunked_length)?.unwrap_or(Framing::None);
     let framing = if framing == Framing::Length(0) { Framing::None } else { framing };
     let wishes = Wishes::of(&headers);
-    Ok(RequestHead { method, target, host, version, headers, framing, wishes })
+    Ok(RequestHead { method, target, host, version, headers, framing, wishes, spelled })
 }
 
 /// `METHOD SP TARGET SP VERSION`, with single spaces.

@@ -2,7 +2,7 @@
 //!
 //! Owns the status line and the rules by which the body of a response ends, which depend on what was asked.
 
-use crate::{Framing, Names, Refusal, Rules, Version, Wishes, fields, request};
+use crate::{Framing, Names, Refusal, Rules, Spelled, Version, Wishes, fields, request};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use memchr::memchr;
@@ -20,6 +20,8 @@ pub struct ResponseHead {
     pub framing: Framing,
     /// What is said of the connection.
     pub wishes: Wishes,
+    /// How names were spelled, where that is kept.
+    pub spelled: Option<Spelled>,
 }
 
 /// Reads a complete head, as [`Scanner`](crate::Scanner) found it; `to_head`: it answers a HEAD request.
@@ -30,9 +32,10 @@ pub fn parse_response(bytes: &Bytes, rules: &Rules, names: &mut Names, to_head: 
     let end = memchr(b'\n', bytes).ok_or(Refusal::Malformed("no status line"))?;
     let (version, status) = status_line(&bytes[..end.saturating_sub(1)])?;
     let mut headers = fields::read(bytes, end + 1, rules, names)?;
+    let spelled = fields::spelled(bytes, end + 1, rules);
     let framing = framing(&mut headers, version, status, to_head)?;
     let wishes = Wishes::of(&headers);
-    Ok(ResponseHead { version, status, headers, framing, wishes })
+    Ok(ResponseHead { version, status, headers, framing, wishes, spelled })
 }
 
 /// `VERSION SP STATUS [SP REASON]`

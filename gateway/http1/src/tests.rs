@@ -117,12 +117,12 @@ fn heads_are_written() {
     headers.insert("x-one", "1".parse().unwrap());
     headers.insert("content-length", "99".parse().unwrap());
     let mut out = Vec::new();
-    let line = RequestLine { method: "POST", target: "/p", host: "h", upgrade: "" };
+    let line = RequestLine { method: "POST", target: "/p", host: "h", upgrade: "", spelled: &[] };
     request_head(line, &headers, Framing::Length(10), Case::Lower, &mut out);
     assert_eq!(out, b"POST /p HTTP/1.1\r\nhost: h\r\nx-one: 1\r\ncontent-length: 10\r\n\r\n");
     out.clear();
     let status = StatusCode::NOT_FOUND;
-    let more = More { connection: Some("close"), date: b"now" };
+    let more = More { connection: Some("close"), date: b"now", spelled: &[] };
     response_head(Version::Http11, status, &headers, Framing::Chunked, more, Case::Proper, &mut out);
     assert_eq!(
         std::str::from_utf8(&out).unwrap(),
@@ -132,4 +132,18 @@ fn heads_are_written() {
         let (line, size) = chunk_start(length);
         assert_eq!(line[..size], *format!("{length:x}\r\n").as_bytes());
     }
+}
+
+#[test]
+fn spelling_is_kept_where_it_is_asked_for() {
+    let bytes = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: h\r\nX-aB: 1\r\nx-ab: 2\r\nplain: 3\r\n\r\n");
+    assert!(parse_request(&bytes, &Rules::STRICT, &mut Names::new()).unwrap().spelled.is_none());
+    let rules = Rules { spelling: true, ..Rules::STRICT };
+    let head = parse_request(&bytes, &rules, &mut Names::new()).unwrap();
+    let spelled = head.spelled.unwrap();
+    assert_eq!(spelled.iter().map(|(_, raw)| &raw[..]).collect::<Vec<_>>(), [&b"Host"[..], b"X-aB"]);
+    let mut out = Vec::new();
+    let line = RequestLine { method: "GET", target: "/", host: "h", upgrade: "", spelled: &spelled };
+    request_head(line, &head.headers, Framing::None, Case::Lower, &mut out);
+    assert_eq!(out, b"GET / HTTP/1.1\r\nHost: h\r\nplain: 3\r\nX-aB: 1\r\nX-aB: 2\r\n\r\n");
 }

@@ -4,7 +4,8 @@
 //! the body are written from the framing alone, whatever the headers say of it.
 
 use crate::{Framing, Version};
-use http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
 
 /// How names are spelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,31 +31,34 @@ pub struct RequestLine<'a> {
     pub host: &'a str,
     /// What the connection is to be upgraded to; empty: nothing. The `connection` field that says so is added where it lacks.
     pub upgrade: &'a str,
+    /// Names that are spelled otherwise than `Case` says.
+    pub spelled: &'a [(HeaderName, Bytes)],
 }
 
 /// Appends a request's head. `framing`: what is said of the body; `Length(0)` is said, `None` says nothing. Fields that
 /// frame are not taken from `headers`.
 pub fn request_head(line: RequestLine<'_>, headers: &HeaderMap, framing: Framing, case: Case, out: &mut Vec<u8>) {
+    let how = Spelling { case, spelled: line.spelled };
     out.extend_from_slice(line.method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(line.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if !line.host.is_empty() {
-        name("host", case, out);
+        name("host", how, out);
         out.extend_from_slice(line.host.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     if !line.upgrade.is_empty() {
         if !headers.contains_key(header::CONNECTION) {
-            name("connection", case, out);
+            name("connection", how, out);
             out.extend_from_slice(b"upgrade\r\n");
         }
-        name("upgrade", case, out);
+        name("upgrade", how, out);
         out.extend_from_slice(line.upgrade.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    write_fields(headers, case, out);
-    frame(framing, case, out);
+    write_fields(headers, how, out);
+    frame(framing, how, out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -65,6 +69,8 @@ pub struct More<'a> {
     pub connection: Option<&'a str>,
     /// `date`; empty: none.
     pub date: &'a [u8],
+    /// Names that are spelled otherwise than `Case` says.
+    pub spelled: &'a [(HeaderName, Bytes)],
 }
 
 /// Appends a response's head; `framing` as in [`request_head`].
@@ -77,6 +83,7 @@ pub fn response_head(
     case: Case,
     out: &mut Vec<u8>,
 ) {
+    let how = Spelling { case, spelled: more.spelled };
     out.extend_from_slice(match version {
         Version::Http10 => b"HTTP/1.0 ",
         Version::Http11 => b"HTTP/1.1 ",
@@ -85,34 +92,46 @@ pub fn response_head(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_fields(headers, case, out);
+    write_fields(headers, how, out);
     if !more.date.is_empty() {
-        name("date", case, out);
+        name("date", how, out);
         out.extend_from_slice(more.date);
         out.extend_from_slice(b"\r\n");
     }
     if let Some(connection) = more.connection {
-        name("connection", case, out);
+        name("connection", how, out);
         out.extend_from_slice(connection.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    frame(framing, case, out);
+    frame(framing, how, out);
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_fields(headers: &HeaderMap, case: Case, out: &mut Vec<u8>) {
+fn write_fields(headers: &HeaderMap, how: Spelling<'_>, out: &mut Vec<u8>) {
     for (key, value) in headers {
         if *key == header::CONTENT_LENGTH || *key == header::TRANSFER_ENCODING {
             continue;
         }
-        name(key.as_str(), case, out);
+        name(key.as_str(), how, out);
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
 }
 
-fn name(text: &str, case: Case, out: &mut Vec<u8>) {
-    match case {
+/// How names are written.
+#[derive(Clone, Copy)]
+struct Spelling<'a> {
+    case: Case,
+    spelled: &'a [(HeaderName, Bytes)],
+}
+
+fn name(text: &str, how: Spelling<'_>, out: &mut Vec<u8>) {
+    if let Some((_, spelled)) = how.spelled.iter().find(|(name, _)| name.as_str() == text) {
+        out.extend_from_slice(spelled);
+        out.extend_from_slice(b": ");
+        return;
+    }
+    match how.case {
         Case::Lower => out.extend_from_slice(text.as_bytes()),
         Case::Proper => {
             let mut first = true;
@@ -125,16 +144,16 @@ fn name(text: &str, case: Case, out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
 }
 
-fn frame(framing: Framing, case: Case, out: &mut Vec<u8>) {
+fn frame(framing: Framing, how: Spelling<'_>, out: &mut Vec<u8>) {
     match framing {
         Framing::None | Framing::UntilClose => {}
         Framing::Length(length) => {
-            name("content-length", case, out);
+            name("content-length", how, out);
             decimal(length, out);
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => {
-            name("transfer-encoding", case, out);
+            name("transfer-encoding", how, out);
             out.extend_from_slice(b"chunked\r\n");
         }
     }
@@ -174,6 +193,6 @@ pub fn chunk_start(length: usize) -> Chunk {
 /// Appends the last chunk with trailers.
 pub fn trailers(fields: &HeaderMap, case: Case, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
-    write_fields(fields, case, out);
+    write_fields(fields, Spelling { case, spelled: &[] }, out);
     out.extend_from_slice(b"\r\n");
 }

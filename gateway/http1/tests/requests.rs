@@ -206,7 +206,7 @@ proptest! {
         headers.remove("transfer-encoding");
         let framing = if chunked { Framing::Chunked } else { Framing::Length(body.len() as u64) };
         let case = if proper { Case::Proper } else { Case::Lower };
-        let line = RequestLine { method: "POST", target: &path, host: "h:1", upgrade: "" };
+        let line = RequestLine { method: "POST", target: &path, host: "h:1", upgrade: "", spelled: &[] };
         let mut out = Vec::new();
         request_head(line, &headers, framing, case, &mut out);
         let mut reader = Reader::new();

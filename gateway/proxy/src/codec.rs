@@ -73,6 +73,10 @@ impl Incoming {
     }
 }
 
+/// Names of a response's headers as its server spelled them, among the extensions of the response.
+#[derive(Clone)]
+pub(crate) struct Spelling(pub(crate) tombolo_gateway_http1::Spelled);
+
 /// Why a message ended before its end.
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {

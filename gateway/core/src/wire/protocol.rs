@@ -2,7 +2,10 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, header_name, header_value, opt_duration, refuse, timeout, type_name, u32_or, within},
+    any::{
+        At, Decoded, bool_or, header_name, header_value, opt_duration, refuse, timeout, type_name, u32_or, unpack,
+        within,
+    },
 };
 use crate::config::{
     Http1Settings, Http1Upstream, Http2Settings, Http3Settings, HttpVersions, Underscores, UpstreamHttp,
@@ -37,7 +40,12 @@ fn key_format(format: Option<h1::HeaderKeyFormat>) -> Decoded<Case> {
         None => Ok(Case::Lower),
         Some(F::ProperCaseWords(_)) => Ok(Case::Proper),
         Some(F::StatefulFormatter(extension)) => match extension.typed_config {
-            Some(config) if type_name(&config) == PreserveCaseFormatterConfig::full_name() => Ok(Case::Preserve),
+            Some(config) if type_name(&config) == PreserveCaseFormatterConfig::full_name() => {
+                let PreserveCaseFormatterConfig { forward_reason_phrase, formatter_type_on_envoy_headers } =
+                    unpack(&config)?;
+                refuse!(forward_reason_phrase, formatter_type_on_envoy_headers);
+                Ok(Case::Preserve)
+            }
             _ => Err(Refusal::unsupported(format!("stateful_formatter {}", extension.name))),
         },
     }

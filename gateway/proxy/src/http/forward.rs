@@ -268,7 +268,6 @@ fn respond(
             parts.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
         }
     }
-    parts.extensions.clear();
     parts.version = http::Version::HTTP_11;
     let is_head = head.method == http::Method::HEAD;
     {

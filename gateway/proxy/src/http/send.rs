@@ -48,7 +48,8 @@ pub(super) async fn send(lease: &mut Lease, request: Request<'_>, body: Body) ->
     let upgrade = if request.tunnel && !connect { head.upgrade.as_str() } else { "" };
     // An extended CONNECT (RFC 8441) is an upgrade here.
     let method = if head.is_upgrade() && head.method == Method::CONNECT { &Method::GET } else { &head.method };
-    let line = RequestLine { method: method.as_str(), target, host: &head.authority, upgrade };
+    let spelled = head.spelled.as_deref().unwrap_or_default();
+    let line = RequestLine { method: method.as_str(), target, host: &head.authority, upgrade, spelled };
     let framing = framing(head, &body, request.tunnel);
     let out = Outbound { line, headers: &head.headers, framing, tunnel: request.tunnel, proceed: request.proceed };
     lease.send_http1(out, body).await

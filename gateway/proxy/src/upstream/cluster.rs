@@ -540,6 +540,7 @@ fn settings(upstream: &Upstream, version: Version) -> Settings {
         max_headers: count(http.max_headers, MAX_HEADERS),
         max_head: count(http.max_headers_kb, MAX_HEAD_KB) * 1024,
         proper_case: http.http1.proper_case,
+        preserve_case: http.http1.preserve_case,
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) max_head: usize,
     /// Names as `Proper-Case` in HTTP/1.
     pub(crate) proper_case: bool,
+    /// How servers spell names is kept.
+    pub(crate) preserve_case: bool,
 }
 
 /// One connection, as everybody who uses it sees it.
@@ -405,7 +407,12 @@ async fn open(pool: Rc<Pool>, permit: Permit) {
     if http2 {
         return open_http2(pool, conn, stream, books).await;
     }
-    let rules = Rules { max_bytes: pool.settings.max_head, max_fields: pool.settings.max_headers, ..Rules::STRICT };
+    let rules = Rules {
+        max_bytes: pool.settings.max_head,
+        max_fields: pool.settings.max_headers,
+        spelling: pool.settings.preserve_case,
+        ..Rules::STRICT
+    };
     let case = if pool.settings.proper_case { Case::Proper } else { Case::Lower };
     let client = Client::new(stream, rules, case, books);
     pool.hand_fresh(&conn, Sender::Http1(client));

@@ -9,6 +9,7 @@ mod docs;
 mod moody;
 mod origin;
 mod process;
+mod spelling;
 
 mod dynamic;
 mod filters;

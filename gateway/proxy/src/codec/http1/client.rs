@@ -6,7 +6,7 @@
 
 use super::{GEAR, link::Link};
 use crate::{
-    codec::{Broken, Incoming, SendError, Tunnel},
+    codec::{Broken, Incoming, SendError, Spelling, Tunnel},
     http::body::{Body, BodyError},
     net::stream::Stream,
     upstream::pool::Books,
@@ -157,6 +157,9 @@ impl Client {
             let mut response = Response::new(incoming);
             *response.status_mut() = head.status;
             *response.headers_mut() = head.headers;
+            if let Some(spelled) = head.spelled {
+                response.extensions_mut().insert(Spelling(spelled));
+            }
             return Poll::Ready(Ok(response));
         }
     }

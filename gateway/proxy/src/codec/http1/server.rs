@@ -131,6 +131,7 @@ fn rules(downstream: &Downstream) -> Rules {
         refuse_underscores: hcm.limits.underscores == Underscores::Reject,
         chunked_length: hcm.http1.allow_chunked_length,
         absolute: hcm.http1.allow_absolute_url,
+        spelling: hcm.http1.preserve_case,
     }
 }
 
@@ -254,7 +255,7 @@ impl Server {
         downstream: &Downstream,
         parsed: RequestHead,
     ) -> (Arrived, Asked, Option<oneshot::Sender<Tunnel>>) {
-        let RequestHead { method, target, host, version, headers, framing, wishes } = parsed;
+        let RequestHead { method, target, host, version, headers, framing, wishes, spelled } = parsed;
         let host = host.as_ref().map_or("", |h| h.to_str().unwrap_or_default());
         let (authority, path) = match &target {
             Target::Origin(path) => (host, text(path).to_owned()),
@@ -277,7 +278,7 @@ impl Server {
         self.inner.borrow_mut().tunnel = tunnel;
         let protocol = if version == Version::Http10 { Protocol::Http10 } else { Protocol::Http11 };
         let scheme = downstream.info.scheme();
-        let head = Head { method, scheme, authority: authority.to_owned(), path, protocol, upgrade, headers };
+        let head = Head { method, scheme, authority: authority.to_owned(), path, protocol, upgrade, headers, spelled };
         (Arrived { head, body, upgrade: take.map(Upgrade::Later) }, asked, give)
     }
 

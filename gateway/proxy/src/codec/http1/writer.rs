@@ -8,7 +8,10 @@ use super::{
     link::Link,
     server::{Asked, Inner},
 };
-use crate::http::{Downstream, response::Outgoing};
+use crate::{
+    codec::Spelling,
+    http::{Downstream, response::Outgoing},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response::Parts};
 use http_body::{Body as _, Frame};
@@ -177,12 +180,13 @@ impl Writer {
     fn head(&self, parts: &Parts, gear: &mut Gear) {
         let connection = if self.closes { Some("close") } else { self.keep_alive.then_some("keep-alive") };
         let date = if parts.headers.contains_key(header::DATE) { &b""[..] } else { gear.date.value() };
+        let spelled = parts.extensions.get::<Spelling>().map_or(&[][..], |kept| &kept.0);
         response_head(
             self.version,
             parts.status,
             &parts.headers,
             self.framing,
-            More { connection, date },
+            More { connection, date, spelled },
             self.case,
             &mut gear.out,
         );
@@ -229,7 +233,7 @@ pub(super) fn switching(
     GEAR.with_borrow_mut(|gear| {
         gear.out.clear();
         let date = if headers.contains_key(header::DATE) { &b""[..] } else { gear.date.value() };
-        let more = More { connection: None, date };
+        let more = More { date, ..More::default() };
         response_head(Version::Http11, status, headers, Framing::None, more, Case::Lower, &mut gear.out);
         link.send(cx, &gear.out, Bytes::new(), b"")
     })

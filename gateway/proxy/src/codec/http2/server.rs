@@ -203,6 +203,7 @@ fn begin(
         protocol: Protocol::Http2,
         upgrade,
         headers,
+        spelled: None,
     };
     let arrived = Arrived { head, body, upgrade: take.map(Upgrade::Later) };
     let call = Call {

@@ -94,7 +94,7 @@ impl Sender {
             opened.map_err(|_| SendError { failure: Failure::new(Kind::UpstreamClosed), unsent: true })?;
         let mut sending = Sending::new(send, Code::REQUEST_CANCELLED);
         let mut receiver = Receiver::new(receive, &session.connection, Side::Response, session.largest);
-        let connect = head.method == Method::CONNECT;
+        let connect = head.method == Method::CONNECT || head.is_upgrade();
         let mut out = BytesMut::with_capacity(1024);
         headers_frame(&mut out, |out| encode(head, out));
         let sent = |failure| SendError { failure, unsent: false };
@@ -161,12 +161,13 @@ async fn open_control(connection: &quinn::Connection, largest: usize) -> Result<
 }
 
 fn encode(head: &Head, out: &mut BytesMut) {
-    let extended = head.method == Method::CONNECT && !head.path.is_empty();
+    // What is an upgrade in HTTP/1 is a CONNECT with a protocol here (RFC 9220).
+    let extended = head.is_upgrade() || (head.method == Method::CONNECT && !head.path.is_empty());
     // A plain CONNECT has neither scheme nor path.
     let plain = head.method == Method::CONNECT && !extended;
     let path = if head.path.is_empty() { "/" } else { &head.path };
     qpack::request(
-        &head.method,
+        if extended { &Method::CONNECT } else { &head.method },
         (!plain).then_some(head.scheme.as_str()),
         &head.authority,
         (!plain).then_some(path),

@@ -337,6 +337,7 @@ fn translate(head: RequestHead, scheme: Scheme) -> Head {
         protocol: Protocol::Http3,
         upgrade,
         headers,
+        spelled: None,
     }
 }
 
