@@ -43,7 +43,7 @@ metadata:
   namespace: default
 spec:
   address: {address}
-  labels: {{app: bench-change}}
+  labels: {{app: bench-change, security.istio.io/tlsMode: istio}}
   serviceAccount: {account}
 ---
 apiVersion: networking.istio.io/v1

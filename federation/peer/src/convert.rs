@@ -87,7 +87,9 @@ pub fn service_items(share: &wire::ExportedService) -> Result<Vec<Item>, NotASer
     ports.sort_by_key(|port| port.number);
     ports.dedup_by_key(|port| port.number);
     let endpoints = share.endpoints.iter().map(endpoint_from_wire).collect::<Result<Vec<_>, _>>()?;
-    let slice = EndpointSlice { host: host.clone(), namespace: namespace.clone(), name: share.name.clone(), endpoints };
+    // A definition may have several hosts, each of which is a share of its own.
+    let slice = format!("ExportedService/{}/{host}", share.name);
+    let slice = EndpointSlice { host: host.clone(), namespace: namespace.clone(), name: slice, endpoints };
     let service = Service {
         host,
         namespace: namespace.clone(),

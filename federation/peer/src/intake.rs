@@ -42,6 +42,8 @@ pub(crate) struct Intake {
     subscriber: Subscriber,
     shards: BTreeMap<ClusterId, ShardId>,
     entries: BTreeMap<(Arc<str>, Arc<str>), Entry>,
+    /// By how many resources an item is there: the hosts of one definition share its export.
+    holders: BTreeMap<(ShardId, ItemKey), u32>,
     sequences: BTreeMap<TrustDomain, u64>,
     subsets: BTreeMap<Arc<str>, (Host, String, Labels)>,
     /// The subsets are not those that were told last. At first they are not: what an earlier process heard may be in use.
@@ -79,6 +81,7 @@ impl Intake {
             subscriber,
             shards,
             entries: BTreeMap::new(),
+            holders: BTreeMap::new(),
             sequences: BTreeMap::new(),
             subsets: BTreeMap::new(),
             subsets_due: true,
@@ -318,10 +321,11 @@ impl Intake {
         let epoch = self.epoch;
         let puts = items.into_iter().map(|item| Event::Put { shard: shard.clone(), epoch, item });
         self.events.extend(puts.map(PeerEvent::Registry));
+        for key in &keys {
+            *self.holders.entry(key.clone()).or_insert(0) += 1;
+        }
         let old = self.entries.insert((type_url.into(), name.clone()), Entry { keys, endpoints });
-        let kept = &self.entries[&(Arc::from(type_url), name.clone())].keys;
-        let gone = old.into_iter().flat_map(|entry| entry.keys).filter(|key| !kept.contains(key)).collect::<Vec<_>>();
-        self.remove(gone);
+        self.release(old.map(|entry| entry.keys).unwrap_or_default());
         Ok(())
     }
 
@@ -330,13 +334,21 @@ impl Intake {
             self.subsets_due |= self.subsets.remove(name).is_some();
         }
         let entry = self.entries.remove(&(type_url.clone(), name.clone()));
-        self.remove(entry.map(|entry| entry.keys).unwrap_or_default());
+        self.release(entry.map(|entry| entry.keys).unwrap_or_default());
     }
 
-    fn remove(&mut self, keys: Vec<(ShardId, ItemKey)>) {
-        let epoch = self.epoch;
-        let removes = keys.into_iter().map(|(shard, key)| Event::Remove { shard, epoch, key });
-        self.events.extend(removes.map(PeerEvent::Registry));
+    /// Takes back what a resource put into the registry, unless another holds it, too.
+    fn release(&mut self, keys: Vec<(ShardId, ItemKey)>) {
+        for held in keys {
+            let left = self.holders.get(&held).map_or(0, |count| count.saturating_sub(1));
+            if left > 0 {
+                self.holders.insert(held, left);
+                continue;
+            }
+            self.holders.remove(&held);
+            let (shard, key) = held;
+            self.events.push_back(PeerEvent::Registry(Event::Remove { shard, epoch: self.epoch, key }));
+        }
     }
 
     fn count(&mut self) {

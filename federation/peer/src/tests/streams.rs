@@ -6,9 +6,9 @@ use super::{
     sites::{LEASE, Site, Start, cluster, domain, identity, key, name, network, peer, services, trust},
 };
 use crate::{Link, Settings};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tombolo_federation_model::{Health, Host, Identity, Labels, Subsets, TlsMode};
-use tombolo_federation_registry::Millis;
+use tombolo_federation_registry::{MergedService, Millis};
 
 /// Two sites that trust each other.
 struct World {
@@ -74,6 +74,27 @@ async fn what_is_withdrawn_goes_and_what_is_added_comes() {
     east.until("a", |site| site.endpoints("a") == 1).await;
     west.publish("west", services("west", &["b"]));
     east.until("b instead of a", |site| site.endpoints("b") == 1 && site.registry.service(&key("a")).is_none()).await;
+}
+
+#[tokio::test]
+async fn hosts_of_one_definition_come_and_go_by_themselves() {
+    let of_one_definition = |hosts: &[&str]| {
+        let named = |service: &Arc<MergedService>| MergedService {
+            name: "both".to_owned(),
+            clusterset: true,
+            ..MergedService::clone(service)
+        };
+        services("west", hosts).iter().map(|service| Arc::new(named(service))).collect::<Vec<_>>()
+    };
+    let (mut east, west) = World::new().pair(&[], &[]).await;
+    west.publish("west", of_one_definition(&["a", "b"]));
+    east.until("both", |site| site.endpoints("a") == 1 && site.endpoints("b") == 1).await;
+    // Whichever of the two events comes last must not take along what the other host has.
+    west.publish("west", of_one_definition(&["b", "c"]));
+    let gone = |site: &Site| site.registry.service(&key("a")).is_none();
+    east.until("c instead of a", |site| gone(site) && site.endpoints("c") == 1).await;
+    assert_eq!(east.endpoints("b"), 1);
+    assert!(["b", "c"].iter().all(|host| east.registry.service(&key(host)).unwrap().clusterset));
 }
 
 #[tokio::test]
