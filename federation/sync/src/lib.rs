@@ -6,6 +6,7 @@
 //! messages to and from the types here. Used by the control plane's ADS server, the gateway's xDS client and the
 //! exchange between control planes. Never looks into a resource's body.
 
+mod books;
 mod ledger;
 mod message;
 mod plan;

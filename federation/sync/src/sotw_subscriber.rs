@@ -1,7 +1,7 @@
 //! The reader's half of the state-of-the-world protocol. Used by the gateway's xDS client against control planes that
 //! speak nothing else.
 
-use crate::{Plan, Rule, SotwRequest, SotwResponse, Update, subscriber::refusal};
+use crate::{Plan, SotwRequest, SotwResponse, Update, books::Books, subscriber::refusal};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -10,28 +10,16 @@ use std::{
 /// One type, as the reader sees it.
 #[derive(Debug)]
 struct Shelf {
-    rank: usize,
-    rule: Rule,
-    wildcard: bool,
-    names: BTreeSet<String>,
-    /// Versions of what was accepted, by name.
-    held: BTreeMap<Arc<str>, Arc<str>>,
+    books: Books,
     /// Version of the last response that was accepted.
     version: String,
     nonce: String,
 }
 
 impl Shelf {
-    fn asks(&self) -> bool {
-        self.wildcard || !self.names.is_empty()
-    }
-
     /// What is asked for now, with the newest answer.
     fn request(&self, type_url: &str, error: Option<String>) -> SotwRequest {
-        let mut names: Vec<String> = self.names.iter().cloned().collect();
-        if self.wildcard && !(names.is_empty() && self.rule.wildcard) {
-            names.insert(0, "*".to_owned());
-        }
+        let names = self.books.asked();
         let (version, nonce) = (self.version.clone(), self.nonce.clone());
         SotwRequest { type_url: type_url.into(), version, nonce, names, error }
     }
@@ -56,7 +44,7 @@ impl SotwSubscriber {
     /// Asks for everything of a type.
     pub fn subscribe_all(&mut self, type_url: &str) {
         let shelf = self.shelf(type_url);
-        if !std::mem::replace(&mut shelf.wildcard, true) {
+        if !std::mem::replace(&mut shelf.books.wildcard, true) {
             let request = shelf.request(type_url, None);
             self.push(request);
         }
@@ -68,13 +56,10 @@ impl SotwSubscriber {
             return;
         }
         let shelf = self.shelf(type_url);
-        if shelf.names == *names {
+        if shelf.books.names == *names {
             return;
         }
-        shelf.names.clone_from(names);
-        if !shelf.wildcard {
-            shelf.held.retain(|name, _| names.contains(&**name));
-        }
+        shelf.books.ask_for(names);
         // Every change is said, not only the newest: a name that goes and comes back has to be sent again.
         let request = shelf.request(type_url, None);
         self.push(request);
@@ -97,30 +82,30 @@ impl SotwSubscriber {
     /// The names that are asked for one by one.
     #[must_use]
     pub fn names(&self, type_url: &str) -> BTreeSet<String> {
-        self.shelves.get(type_url).map(|shelf| shelf.names.clone()).unwrap_or_default()
+        self.shelves.get(type_url).map(|shelf| shelf.books.names.clone()).unwrap_or_default()
     }
 
     /// Versions of what was accepted, by name.
     #[must_use]
     pub fn held(&self, type_url: &str) -> BTreeMap<Arc<str>, Arc<str>> {
-        self.shelves.get(type_url).map(|shelf| shelf.held.clone()).unwrap_or_default()
+        self.shelves.get(type_url).map(|shelf| shelf.books.held.clone()).unwrap_or_default()
     }
 
     /// How many resources of a type are held.
     #[must_use]
     pub fn held_count(&self, type_url: &str) -> usize {
-        self.shelves.get(type_url).map_or(0, |shelf| shelf.held.len())
+        self.shelves.get(type_url).map_or(0, |shelf| shelf.books.held.len())
     }
 
     /// Takes over what an earlier process accepted and kept, so that it is not reported as changed again.
     pub fn restore(&mut self, type_url: &str, held: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
-        self.shelf(type_url).held.extend(held);
+        self.shelf(type_url).books.held.extend(held);
     }
 
     /// One resource is no longer held: the owner may send the same version of it again.
     pub fn drop_held(&mut self, type_url: &str, name: &str) {
         if let Some(shelf) = self.shelves.get_mut(type_url) {
-            shelf.held.remove(name);
+            shelf.books.held.remove(name);
         }
     }
 
@@ -131,8 +116,8 @@ impl SotwSubscriber {
         let mut order = Vec::new();
         for (type_url, shelf) in &mut self.shelves {
             shelf.nonce.clear();
-            if shelf.asks() {
-                order.push((shelf.rank, shelf.request(type_url, None)));
+            if shelf.books.asks() {
+                order.push((shelf.books.rank, shelf.request(type_url, None)));
             }
         }
         order.sort_by_key(|(rank, _)| *rank);
@@ -156,27 +141,18 @@ impl SotwSubscriber {
             ..Update::default()
         };
         let Some(shelf) = self.shelves.get_mut(&response.type_url) else { return update };
-        if shelf.rule.full_state {
+        if shelf.books.rule.full_state {
             let present: BTreeSet<&Arc<str>> = response.resources.iter().map(|resource| &resource.name).collect();
-            update.removed = shelf.held.keys().filter(|name| !present.contains(name)).cloned().collect();
+            update.removed = shelf.books.held.keys().filter(|name| !present.contains(name)).cloned().collect();
         }
-        let wanted = |name: &str| shelf.wildcard || shelf.names.contains(name);
-        let news = |resource: &Arc<crate::Resource>| shelf.held.get(&resource.name) != Some(&resource.version);
-        update.changed = response.resources.into_iter().filter(|r| wanted(&r.name) && news(r)).collect();
+        update.changed = shelf.books.news(response.resources);
         update
     }
 
     /// Answers an update: everything that is not refused is now held.
     pub fn answer(&mut self, update: &Update, refused: &BTreeMap<String, String>) {
         let Some(shelf) = self.shelves.get_mut(&update.type_url) else { return };
-        for name in &update.removed {
-            shelf.held.remove(name);
-        }
-        for resource in update.changed.iter().filter(|resource| !refused.contains_key(&*resource.name)) {
-            if shelf.wildcard || shelf.names.contains(&*resource.name) {
-                shelf.held.insert(resource.name.clone(), resource.version.clone());
-            }
-        }
+        shelf.books.hold(update, refused);
         shelf.nonce.clone_from(&update.nonce);
         if refused.is_empty() {
             shelf.version.clone_from(&update.version);
@@ -192,15 +168,8 @@ impl SotwSubscriber {
     }
 
     fn shelf(&mut self, type_url: &str) -> &mut Shelf {
-        let (rank, rule) = self.plan.rule(type_url);
-        self.shelves.entry(type_url.into()).or_insert_with(|| Shelf {
-            rank,
-            rule,
-            wildcard: false,
-            names: BTreeSet::new(),
-            held: BTreeMap::new(),
-            version: String::new(),
-            nonce: String::new(),
-        })
+        let books = || Books::new(&self.plan, type_url);
+        let shelf = || Shelf { books: books(), version: String::new(), nonce: String::new() };
+        self.shelves.entry(type_url.into()).or_insert_with(shelf)
     }
 }

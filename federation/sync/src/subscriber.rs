@@ -1,7 +1,7 @@
 //! The reader's half of the delta protocol. Outlives its streams: what it holds is said again at the start of the next
 //! one, so that only differences come. Used by the gateway's xDS client and by the exchange between control planes.
 
-use crate::{DeltaRequest, DeltaResponse, Plan, Rule, Update};
+use crate::{DeltaRequest, DeltaResponse, Plan, Update, books::Books};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -10,12 +10,7 @@ use std::{
 /// One type, as the reader sees it.
 #[derive(Debug)]
 struct Shelf {
-    rank: usize,
-    rule: Rule,
-    wildcard: bool,
-    names: BTreeSet<String>,
-    /// Versions of what was accepted, by name.
-    held: BTreeMap<Arc<str>, Arc<str>>,
+    books: Books,
     /// The first request of this stream was made.
     opened: bool,
 }
@@ -40,7 +35,7 @@ impl Subscriber {
     pub fn subscribe_all(&mut self, type_url: &str) {
         let connected = self.connected;
         let shelf = self.shelf(type_url);
-        if std::mem::replace(&mut shelf.wildcard, true) || !connected {
+        if std::mem::replace(&mut shelf.books.wildcard, true) || !connected {
             return;
         }
         let request = if shelf.opened { ask(type_url, &["*".into()], &[]) } else { opening(type_url.into(), shelf) };
@@ -54,15 +49,12 @@ impl Subscriber {
         }
         let connected = self.connected;
         let shelf = self.shelf(type_url);
-        let new: Vec<String> = names.difference(&shelf.names).cloned().collect();
-        let gone: Vec<String> = shelf.names.difference(names).cloned().collect();
+        let new: Vec<String> = names.difference(&shelf.books.names).cloned().collect();
+        let gone: Vec<String> = shelf.books.names.difference(names).cloned().collect();
         if new.is_empty() && gone.is_empty() {
             return;
         }
-        shelf.names.clone_from(names);
-        if !shelf.wildcard {
-            shelf.held.retain(|name, _| names.contains(&**name));
-        }
+        shelf.books.ask_for(names);
         if connected {
             let request = if shelf.opened { ask(type_url, &new, &gone) } else { opening(type_url.into(), shelf) };
             self.outbox.push_back(request);
@@ -73,14 +65,14 @@ impl Subscriber {
     pub fn amend(&mut self, type_url: &str, more: &BTreeSet<String>, fewer: &BTreeSet<String>) {
         let connected = self.connected;
         let shelf = self.shelf(type_url);
-        let new: Vec<String> = more.iter().filter(|name| shelf.names.insert((*name).clone())).cloned().collect();
-        let gone: Vec<String> = fewer.iter().filter(|name| shelf.names.remove(*name)).cloned().collect();
+        let new: Vec<String> = more.iter().filter(|name| shelf.books.names.insert((*name).clone())).cloned().collect();
+        let gone: Vec<String> = fewer.iter().filter(|name| shelf.books.names.remove(*name)).cloned().collect();
         if new.is_empty() && gone.is_empty() {
             return;
         }
-        if !shelf.wildcard {
+        if !shelf.books.wildcard {
             for name in &gone {
-                shelf.held.remove(name.as_str());
+                shelf.books.held.remove(name.as_str());
             }
         }
         if connected {
@@ -100,7 +92,7 @@ impl Subscriber {
     pub fn ask(&mut self, type_url: &str, name: &str) {
         let connected = self.connected;
         let shelf = self.shelf(type_url);
-        shelf.names.insert(name.to_owned());
+        shelf.books.names.insert(name.to_owned());
         if connected {
             let again = [name.to_owned()];
             let request = if shelf.opened { ask(type_url, &again, &[]) } else { opening(type_url.into(), shelf) };
@@ -112,8 +104,8 @@ impl Subscriber {
     pub fn rename(&mut self, type_url: &str, name: &str, known_as: Option<&str>) {
         if let Some(shelf) = self.shelves.get_mut(type_url) {
             match known_as {
-                Some(known_as) => drop(shelf.names.insert(known_as.to_owned())),
-                None => drop(shelf.names.remove(name)),
+                Some(known_as) => drop(shelf.books.names.insert(known_as.to_owned())),
+                None => drop(shelf.books.names.remove(name)),
             }
         }
     }
@@ -130,43 +122,43 @@ impl Subscriber {
     /// The names that are asked for one by one.
     #[must_use]
     pub fn names(&self, type_url: &str) -> BTreeSet<String> {
-        self.shelves.get(type_url).map(|shelf| shelf.names.clone()).unwrap_or_default()
+        self.shelves.get(type_url).map(|shelf| shelf.books.names.clone()).unwrap_or_default()
     }
 
     /// Whether a name is asked for.
     #[must_use]
     pub fn has_name(&self, type_url: &str, name: &str) -> bool {
-        self.shelves.get(type_url).is_some_and(|shelf| shelf.names.contains(name))
+        self.shelves.get(type_url).is_some_and(|shelf| shelf.books.names.contains(name))
     }
 
     /// Versions of what was accepted, by name.
     #[must_use]
     pub fn held(&self, type_url: &str) -> BTreeMap<Arc<str>, Arc<str>> {
-        self.shelves.get(type_url).map(|shelf| shelf.held.clone()).unwrap_or_default()
+        self.shelves.get(type_url).map(|shelf| shelf.books.held.clone()).unwrap_or_default()
     }
 
     /// How many resources of a type are held.
     #[must_use]
     pub fn held_count(&self, type_url: &str) -> usize {
-        self.shelves.get(type_url).map_or(0, |shelf| shelf.held.len())
+        self.shelves.get(type_url).map_or(0, |shelf| shelf.books.held.len())
     }
 
     /// Takes over what an earlier process accepted and kept. Only before the first stream, after subscribing.
     pub fn restore(&mut self, type_url: &str, held: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
-        self.shelf(type_url).held.extend(held);
+        self.shelf(type_url).books.held.extend(held);
     }
 
     /// One resource is no longer held: the owner may send the same version of it again.
     pub fn drop_held(&mut self, type_url: &str, name: &str) {
         if let Some(shelf) = self.shelves.get_mut(type_url) {
-            shelf.held.remove(name);
+            shelf.books.held.remove(name);
         }
     }
 
     /// Forgets what it holds, so that the next stream brings everything again.
     pub fn forget(&mut self) {
         for shelf in self.shelves.values_mut() {
-            shelf.held.clear();
+            shelf.books.held.clear();
         }
     }
 
@@ -177,8 +169,8 @@ impl Subscriber {
         let mut order = Vec::new();
         for (type_url, shelf) in &mut self.shelves {
             shelf.opened = false;
-            if shelf.wildcard || !shelf.names.is_empty() {
-                order.push((shelf.rank, opening(type_url.clone(), shelf)));
+            if shelf.books.asks() {
+                order.push((shelf.books.rank, opening(type_url.clone(), shelf)));
             }
         }
         order.sort_by_key(|(rank, _)| *rank);
@@ -202,10 +194,8 @@ impl Subscriber {
             ..Update::default()
         };
         let Some(shelf) = self.shelves.get_mut(&response.type_url) else { return update };
-        let wanted = |name: &str| shelf.wildcard || shelf.names.contains(name);
-        let news = |resource: &Arc<crate::Resource>| shelf.held.get(&resource.name) != Some(&resource.version);
-        update.changed = response.resources.into_iter().filter(|r| wanted(&r.name) && news(r)).collect();
-        if shelf.rule.full_state {
+        update.changed = shelf.books.news(response.resources);
+        if shelf.books.rule.full_state {
             update.removed = response.removed;
         } else {
             update.missing = response.removed;
@@ -217,14 +207,7 @@ impl Subscriber {
     /// one line per resource.
     pub fn answer(&mut self, update: &Update, refused: &BTreeMap<String, String>) {
         if let Some(shelf) = self.shelves.get_mut(&update.type_url) {
-            for name in &update.removed {
-                shelf.held.remove(name);
-            }
-            for resource in update.changed.iter().filter(|resource| !refused.contains_key(&*resource.name)) {
-                if shelf.wildcard || shelf.names.contains(&*resource.name) {
-                    shelf.held.insert(resource.name.clone(), resource.version.clone());
-                }
-            }
+            shelf.books.hold(update, refused);
         }
         let request = DeltaRequest {
             type_url: update.type_url.clone(),
@@ -245,15 +228,8 @@ impl Subscriber {
     }
 
     fn shelf(&mut self, type_url: &str) -> &mut Shelf {
-        let (rank, rule) = self.plan.rule(type_url);
-        self.shelves.entry(type_url.into()).or_insert_with(|| Shelf {
-            rank,
-            rule,
-            wildcard: false,
-            names: BTreeSet::new(),
-            held: BTreeMap::new(),
-            opened: false,
-        })
+        let books = || Books::new(&self.plan, type_url);
+        self.shelves.entry(type_url.into()).or_insert_with(|| Shelf { books: books(), opened: false })
     }
 }
 
@@ -269,11 +245,9 @@ pub(crate) fn refusal(refused: &BTreeMap<String, String>) -> Option<String> {
 /// The first request of a type in a stream.
 fn opening(type_url: Arc<str>, shelf: &mut Shelf) -> DeltaRequest {
     shelf.opened = true;
-    let mut subscribe: Vec<String> = shelf.names.iter().cloned().collect();
-    if shelf.wildcard && !(subscribe.is_empty() && shelf.rule.wildcard) {
-        subscribe.insert(0, "*".to_owned());
-    }
-    let initial_versions = shelf.held.iter().map(|(name, version)| (name.to_string(), version.to_string())).collect();
+    let subscribe = shelf.books.asked();
+    let initial_versions =
+        shelf.books.held.iter().map(|(name, version)| (name.to_string(), version.to_string())).collect();
     DeltaRequest { type_url, subscribe, initial_versions, ..DeltaRequest::default() }
 }
 
