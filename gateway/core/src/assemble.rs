@@ -5,6 +5,7 @@
 //! done without, as in Envoy. A change costs what depends on it, not the size of the configuration. Never decodes and never
 //! knows a clock. Used by the gateway's xDS client.
 
+mod admits;
 mod extend;
 mod hosts;
 mod needs;
@@ -23,10 +24,11 @@ use crate::{
     time::Millis,
     wire::{DynamicHost, Kind, Resource},
 };
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use extend::Extensions;
 use hosts::Hosts;
 use needs::{Need, Needs};
+use smallvec::SmallVec;
 use stage::{Gaps, Stage};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,7 +53,7 @@ pub struct Assembly {
     /// Received, by the name of the resource; only wanted ones are kept.
     loads: AHashMap<Arc<str>, Arc<ClusterLoad>>,
     /// Clusters in use or warming, by the name of their endpoint resource.
-    load_users: AHashMap<Arc<str>, AHashSet<Arc<str>>>,
+    load_users: AHashMap<Arc<str>, SmallVec<[Arc<str>; 1]>>,
     extensions: Extensions,
     /// Listeners in use that take filters from resources, as they were sent.
     extended: AHashMap<Arc<str>, Arc<Listener>>,
@@ -82,51 +84,6 @@ impl Assembly {
     #[must_use]
     pub fn new(init_timeout: Option<u64>) -> Self {
         Self { init_timeout: FetchTimeout(init_timeout.map(Duration::from_millis)), ..Self::default() }
-    }
-
-    /// Whether a resource fits what is here already.
-    ///
-    /// # Errors
-    /// Why it does not, as goes into a refusal.
-    pub fn admits(&self, resource: &Resource) -> Result<(), String> {
-        match resource {
-            Resource::Extension(name, extension) => {
-                let all = self.extended.values().chain(self.listeners.warming.values().map(|w| &w.value));
-                let mut places = all.flat_map(|listener| extend::places(listener)).filter(|p| p.resource == *name);
-                match places.find(|place| !place.types.contains(&extension.type_name)) {
-                    Some(_) => Err(format!("typed_config: {} is not among the type_urls", extension.type_name)),
-                    None => Ok(()),
-                }
-            }
-            Resource::Scope(scope) => {
-                let all = self.scoped.values().chain(self.scopes.warming.values().map(|w| &w.value));
-                let twin = all.into_iter().find(|other| other.key == scope.key && other.name != scope.name);
-                twin.map_or(Ok(()), |twin| Err(format!("key: is that of scope {:?}", twin.name)))
-            }
-            Resource::Listener(listener) => {
-                let mut tables = Needs::tables_of_listener(listener);
-                tables.find_map(|table| self.stranger(table)).map_or(Ok(()), |why| Err(format!("route_config.{why}")))
-            }
-            Resource::Routes(table) => self.stranger(table).map_or(Ok(()), Err),
-            Resource::Host(host) => {
-                self.hosts.clash(host).map_or(Ok(()), |domain| Err(format!("domains: {domain:?} is there twice")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A cluster that a table names although it is not there, where the table does not allow that.
-    fn stranger(&self, table: &RouteTable) -> Option<String> {
-        let mut found = None;
-        if table.validate_clusters {
-            Needs::clusters_of_routes(table, |name| {
-                if found.is_none() && !self.config.clusters.contains(name) && !self.clusters.warming.contains_key(name)
-                {
-                    found = Some(format!("virtual_hosts: there is no cluster {name:?}"));
-                }
-            });
-        }
-        found
     }
 
     /// Takes a resource in.
@@ -281,7 +238,10 @@ impl Assembly {
     fn acquire_cluster(&mut self, cluster: &Cluster) {
         self.acquire(&Needs::of_cluster(cluster));
         if let Discovery::Eds(load) = &cluster.discovery {
-            self.load_users.entry(Arc::clone(load)).or_default().insert(Arc::clone(&cluster.name));
+            let users = self.load_users.entry(Arc::clone(load)).or_default();
+            if !users.contains(&cluster.name) {
+                users.push(Arc::clone(&cluster.name));
+            }
         }
     }
 
@@ -292,7 +252,7 @@ impl Assembly {
             && after.is_none_or(|after| after.discovery != cluster.discovery)
             && let Some(users) = self.load_users.get_mut(load)
         {
-            users.remove(&cluster.name);
+            users.retain(|user| *user != cluster.name);
             if users.is_empty() {
                 self.load_users.remove(load);
             }

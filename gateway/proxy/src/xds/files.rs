@@ -172,12 +172,12 @@ impl Files {
     }
 
     fn advance(&mut self) {
-        let waiting = self.assembly.waiting();
-        self.setup.status.lock().unwrap_or_else(PoisonError::into_inner).waiting = waiting;
         let now = Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX));
         if let Some(config) = self.assembly.step(now) {
             self.setup.out.send_replace(config);
         }
+        let waiting = self.assembly.waiting();
+        self.setup.status.lock().unwrap_or_else(PoisonError::into_inner).waiting = waiting;
     }
 
     /// Reads and judges everything, and changes nothing.

@@ -116,3 +116,49 @@ impl Upstream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+    use tombolo_controlplane_api::xds::{
+        envoy::config::cluster::v3::{self as pb, circuit_breakers::Thresholds},
+        google::protobuf::UInt32Value,
+    };
+    use tombolo_gateway_core::{
+        breaker::Resource,
+        config::Discovery,
+        wire::{self, Kind},
+    };
+
+    fn cluster(requests: u32) -> (Arc<Cluster>, Arc<ClusterLoad>) {
+        let limit = Thresholds { max_requests: Some(UInt32Value { value: requests }), ..Default::default() };
+        let breakers = pb::CircuitBreakers { thresholds: vec![limit], ..Default::default() };
+        let message = pb::Cluster { name: "c".into(), circuit_breakers: Some(breakers), ..Default::default() };
+        let decoded = wire::decode(Kind::Cluster, "c", &message.encode_to_vec()).unwrap();
+        let wire::Resource::Cluster(cluster) = decoded else { panic!() };
+        let Discovery::Static(load) = cluster.discovery.clone() else { panic!() };
+        (cluster, load)
+    }
+
+    #[test]
+    fn nothing_is_made_before_somebody_asks() {
+        let (cluster, load) = cluster(7);
+        let upstream = Upstream::idle(cluster, load, None);
+        assert!(!upstream.is_planned() && upstream.life.breakers.iter().all(|cell| cell.get().is_none()));
+        assert!(upstream.plan().set().hosts().is_empty());
+        assert!(upstream.is_planned());
+        assert_eq!(upstream.breakers(RoutePriority::Default).limit(Resource::Requests), 7);
+    }
+
+    #[test]
+    fn new_limits_count_for_whoever_holds_the_old_configuration_too() {
+        let ((cluster, load), (newer, _)) = (cluster(7), cluster(9));
+        let before = Upstream::idle(cluster, load.clone(), None);
+        let after = Upstream::idle(newer, load, Some(&before));
+        assert_eq!(before.breakers(RoutePriority::Default).limit(Resource::Requests), 9);
+        assert!(Arc::ptr_eq(before.breakers(RoutePriority::High), after.breakers(RoutePriority::High)));
+        before.touch();
+        assert!(after.life().is_used());
+    }
+}
