@@ -2,6 +2,7 @@
 
 use super::context::TlsStore;
 use rcgen::{CertificateParams, KeyPair};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, pki_types::ServerName};
 use std::{fs, path::Path, sync::Arc};
 use tombolo_gateway_core::config::{
     Config, DownstreamTls, SecretRef, TlsCommon, UpstreamTls, Validation, ValidationSource,
@@ -83,4 +84,50 @@ fn roots_in_a_file_follow_the_file() {
     write(dir.path(), "roots.pem", &certificate("ca2.example").0);
     store.files.look();
     assert_ne!(store.client(&context, &config).ok().unwrap().id, first);
+}
+
+/// A handshake in memory: how it was done, with a ticket taken for the next one.
+fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
+    let name = ServerName::try_from("a.example").unwrap();
+    let mut client = ClientConnection::new(client.clone(), name).unwrap();
+    let mut server = ServerConnection::new(server.clone()).unwrap();
+    for _ in 0..8 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets().unwrap();
+        wire.clear();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    server.handshake_kind().unwrap()
+}
+
+#[test]
+fn a_ticket_opens_nothing_but_the_context_that_gave_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let write_pair = || {
+        let (chain, key) = certificate("a.example");
+        write(dir.path(), "chain.pem", &chain);
+        write(dir.path(), "key.pem", &key);
+    };
+    write_pair();
+    let (store, config) = (TlsStore::default(), Config::default());
+    let (own, other) = (server(dir.path()), server(dir.path()));
+    let context = |of| store.server(of, &config).ok().unwrap().with_alpn;
+    let upstream = Arc::new(UpstreamTls { max_session_keys: 1, ..UpstreamTls::default() });
+    let client = store.client(&upstream, &config).ok().unwrap().base;
+    assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Full);
+    assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Resumed);
+    assert_eq!(handshake(&client, &context(&other)), HandshakeKind::Full, "another listener");
+    assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Full, "with the ticket of that other listener");
+    assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Resumed);
+    write_pair();
+    store.files.look();
+    assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Full, "after what it trusts or shows changed");
 }
