@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The race: this gateway beside a real Envoy, nginx and HAProxy on one task, as CPU time for each request.
 
-    cargo build --release && python3 tests/bench/race.py [--rows http1,http2,…] [--seconds 3] [--repeat 3] [--write]
+    cargo build --profile dist -p tombolo-gateway-proxy --bin tombolo-gateway
+    python3 tests/bench/race.py [--rows http1,http2,…] [--seconds 3] [--repeat 3] [--write]
 
 One worker of each proxy is pinned to one core; load and backend share the other. The proxies take turns, several times over, so
 that a noisy neighbour hits all of them; compare ratios, not requests per second. Where the user may (root), proxy, backend and load
@@ -128,7 +129,8 @@ def arguments():
     parser.add_argument("--names", default="", help="only these proxies")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--binary", default=str(proxies.ROOT / "target/release/tombolo"))
+    parser.add_argument("--binary", default=str(proxies.ROOT / "target/dist/tombolo-gateway"),
+                        help="the gateway as it ships, or the program of many commands")  # fmt: skip
     parser.add_argument("--json", help="also write all results here")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     return parser.parse_args()
@@ -144,7 +146,7 @@ def main():
     print("real-time scheduling:", "yes" if urgent else "no (not allowed): expect more noise", flush=True)
     wanted = args.rows.split(",")
     with tempfile.TemporaryDirectory(prefix="tombolo-race-") as folder:
-        field = proxies.Field(folder, args.binary, proxies.ROOT / "target/release/tombolo-bench")
+        field = proxies.Field(folder, Path(args.binary).resolve(), proxies.ROOT / "target/release/tombolo-bench")
         try:
             field.backends()
             names = [n for n in field.proxies() if not args.names or n in args.names.split(",")]

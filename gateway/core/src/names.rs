@@ -75,12 +75,53 @@ pub(crate) fn any_envoy(headers: &HeaderMap) -> bool {
 
 /// Whether there is a header that is meant for one connection alone; one pass as in [`any_envoy`].
 pub(crate) fn any_hop_by_hop(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| {
-        matches!(
-            name.as_str(),
-            "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "te"
-        )
-    })
+    Present::of(headers).has(Present::HOP_BY_HOP)
+}
+
+/// Which of the headers that need work may be there: what is not said to be there is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Present(u8);
+
+impl Present {
+    /// Any that is meant for one connection alone.
+    pub(crate) const HOP_BY_HOP: Self = Self(1);
+    /// Any whose name begins with `x-envoy-`.
+    pub(crate) const ENVOY: Self = Self(2);
+    /// `expect`
+    pub(crate) const EXPECT: Self = Self(4);
+    /// `x-forwarded-for`
+    pub(crate) const FORWARDED_FOR: Self = Self(8);
+    /// `x-forwarded-proto`
+    pub(crate) const FORWARDED_PROTO: Self = Self(16);
+    /// `x-forwarded-client-cert`
+    pub(crate) const CLIENT_CERT: Self = Self(32);
+    /// `x-request-id`
+    pub(crate) const REQUEST_ID: Self = Self(64);
+
+    /// One pass over the names.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |found, name| found | Self::one(name.as_str()).0))
+    }
+
+    fn one(name: &str) -> Self {
+        match name {
+            "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "te" => {
+                Self::HOP_BY_HOP
+            }
+            "expect" => Self::EXPECT,
+            "x-forwarded-for" => Self::FORWARDED_FOR,
+            "x-forwarded-proto" => Self::FORWARDED_PROTO,
+            "x-forwarded-client-cert" => Self::CLIENT_CERT,
+            "x-request-id" => Self::REQUEST_ID,
+            _ if name.starts_with("x-envoy-") => Self::ENVOY,
+            _ => Self(0),
+        }
+    }
+
+    /// Whether it may be there.
+    pub(crate) const fn has(self, what: Self) -> bool {
+        self.0 & what.0 != 0
+    }
 }
 
 /// A number as a value; small ones without an allocation.

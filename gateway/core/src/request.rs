@@ -21,7 +21,7 @@ use crate::{
     decision::Reply,
     failure::{Failure, Kind},
     head::{ConnInfo, Head, Protocol, Scheme},
-    names,
+    names::{self, Present},
     route::hosts,
     time::Random,
 };
@@ -78,19 +78,22 @@ pub fn admit(
         return Err(refuse(Kind::AbsolutePath));
     }
     normalize_path(hcm, head)?;
-    if one && !clean::connection_nominated(&mut head.headers) {
+    let present = Present::of(&head.headers);
+    if one && present.has(Present::HOP_BY_HOP) && !clean::connection_nominated(&mut head.headers) {
         return Err(refuse(Kind::MalformedRequest));
     }
     if !one {
         clean::join_cookies(&mut head.headers);
     }
-    clean::hop_by_hop(head);
-    if !hcm.proxy_100_continue {
+    if present.has(Present::HOP_BY_HOP) || !head.upgrade.is_empty() {
+        clean::hop_by_hop(head);
+    }
+    if !hcm.proxy_100_continue && present.has(Present::EXPECT) {
         clean::expectation(&mut head.headers);
     }
-    let caller = client::identify(hcm, node, conn, head);
-    forwarded_proto(hcm, conn, head);
-    clean::untrusted(caller, table, &mut head.headers);
+    let caller = client::identify(hcm, node, conn, present, head);
+    forwarded_proto(hcm, conn, present, head);
+    clean::untrusted(caller, table, present, &mut head.headers);
     user_agent(hcm, node, head);
     if let Some(via) = &hcm.via {
         append(&mut head.headers, header::VIA, via.as_bytes(), b", ");
@@ -100,8 +103,8 @@ pub fn admit(
     {
         set_text(&mut head.headers, names::X_ENVOY_EXTERNAL_ADDRESS, &address.ip().to_string());
     }
-    request_id(hcm, caller, head, random);
-    xfcc::apply(hcm, conn, &mut head.headers);
+    request_id(hcm, caller, present, head, random);
+    xfcc::apply(hcm, conn, present, &mut head.headers);
     Ok(caller)
 }
 
@@ -156,9 +159,10 @@ fn normalize_path(hcm: &Hcm, head: &mut Head) -> Result<(), Box<Reply>> {
 }
 
 /// `x-forwarded-proto` for upstream, and from it the scheme where the protocol carries none.
-fn forwarded_proto(hcm: &Hcm, conn: &ConnInfo, head: &mut Head) {
+fn forwarded_proto(hcm: &Hcm, conn: &ConnInfo, present: Present, head: &mut Head) {
     let untrusted = hcm.use_remote_address && hcm.trusted_hops == 0;
-    let told = if untrusted { None } else { head.headers.get(names::X_FORWARDED_PROTO).map(HeaderValue::as_bytes) };
+    let heard = !untrusted && present.has(Present::FORWARDED_PROTO);
+    let told = if heard { head.headers.get(names::X_FORWARDED_PROTO).map(HeaderValue::as_bytes) } else { None };
     let scheme = match told {
         Some(b"http") => Scheme::Http,
         Some(b"https") => Scheme::Https,
@@ -188,9 +192,10 @@ fn user_agent(hcm: &Hcm, node: &Node, head: &mut Head) {
     }
 }
 
-fn request_id(hcm: &Hcm, caller: Caller, head: &mut Head, random: &mut Random) {
+fn request_id(hcm: &Hcm, caller: Caller, present: Present, head: &mut Head, random: &mut Random) {
     let settings = &hcm.request_id;
-    let there = head.headers.get(names::X_REQUEST_ID).is_some_and(|id| !id.is_empty());
+    let there =
+        present.has(Present::REQUEST_ID) && head.headers.get(names::X_REQUEST_ID).is_some_and(|id| !id.is_empty());
     if settings.generate && (!there || (caller.edge && !settings.preserve_external)) {
         let id = uuid(random.draw(), random.draw());
         if let Ok(value) = HeaderValue::from_bytes(&id) {
@@ -211,12 +216,13 @@ fn uuid(high: u64, low: u64) -> [u8; 36] {
     let bits = (u128::from(high) << 64) | u128::from(low);
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, out) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *out = DIGITS[(bits >> shift) as usize & 15];
-        }
+    let mut at = 0;
+    for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        // The dashes are there already.
+        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+        text[at] = DIGITS[usize::from(byte >> 4)];
+        text[at + 1] = DIGITS[usize::from(byte & 15)];
+        at += 2;
     }
     text
 }

@@ -213,7 +213,7 @@ fn read_trailers(scanner: &mut Scanner, input: &mut BytesMut, names: &mut Names)
         return Ok(Decoded::End);
     }
     let bytes = input.split_to(end).freeze();
-    let trailers = fields::read(&bytes, 0, &TRAILERS, names).map_err(refused)?;
+    let trailers = fields::read(&bytes, 0, false, &TRAILERS, names).map_err(refused)?.headers;
     for name in [header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::HOST, header::CONNECTION, header::TE] {
         if trailers.contains_key(name) {
             return Err(MalformedBody("framing in trailers"));

@@ -2,7 +2,7 @@
 //!
 //! Owns their grammar: one line each, no folding, no space before the colon, no control character in a value.
 
-use crate::{Framing, Names, Refusal, Rules, Spelled, Version};
+use crate::{Framing, Names, Refusal, Rules, Spelled, Version, Wishes};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use memchr::{memchr, memchr_iter};
@@ -10,11 +10,30 @@ use memchr::{memchr, memchr_iter};
 /// Fields that a proxy adds to most messages.
 const MORE: usize = 4;
 
-/// Reads the fields that begin at `at` of a head that ends in an empty line. Lines are known to end in CR LF.
-pub(crate) fn read(head: &Bytes, mut at: usize, rules: &Rules, names: &mut Names) -> Result<HeaderMap, Refusal> {
+/// Fields, and which of those that matter to this crate are among them: what was seen while they were read need not be looked up.
+pub(crate) struct Fields {
+    pub(crate) headers: HeaderMap,
+    /// `connection`
+    pub(crate) connection: bool,
+    /// `content-length` or `transfer-encoding`
+    pub(crate) framing: bool,
+    /// `host`, where it was to be kept apart.
+    pub(crate) host: Option<HeaderValue>,
+}
+
+/// Reads the fields that begin at `at` of a head that ends in an empty line. Lines are known to end in CR LF. `apart`: `host` is kept
+/// apart, and may come once.
+pub(crate) fn read(
+    head: &Bytes,
+    mut at: usize,
+    apart: bool,
+    rules: &Rules,
+    names: &mut Names,
+) -> Result<Fields, Refusal> {
     // One pass over the bytes, so that the map neither grows nor is larger than it needs to be.
     let lines = memchr_iter(b'\n', head.get(at..).unwrap_or_default()).count();
-    let mut headers = HeaderMap::with_capacity(lines.min(rules.max_fields) + MORE);
+    let headers = HeaderMap::with_capacity(lines.min(rules.max_fields) + MORE);
+    let mut fields = Fields { headers, connection: false, framing: false, host: None };
     let mut count = 0;
     while let Some(length) = head.get(at..).and_then(|rest| memchr(b'\n', rest)) {
         let end = at + length.saturating_sub(1);
@@ -35,10 +54,18 @@ pub(crate) fn read(head: &Bytes, mut at: usize, rules: &Rules, names: &mut Names
         let (from, to) = trimmed(line, colon + 1);
         let value = HeaderValue::from_maybe_shared(head.slice(at + from..at + to))
             .map_err(|_| Refusal::Malformed("field value"))?;
-        headers.try_append(name, value).map_err(|_| Refusal::TooMany)?;
         at += length + 1;
+        if apart && name == header::HOST {
+            if fields.host.replace(value).is_some() {
+                return Err(Refusal::Malformed("more than one host"));
+            }
+            continue;
+        }
+        fields.connection |= name == header::CONNECTION;
+        fields.framing |= name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING;
+        fields.headers.try_append(name, value).map_err(|_| Refusal::TooMany)?;
     }
-    Ok(headers)
+    Ok(fields)
 }
 
 /// How the names of a head that was read were spelled, where that is asked for.
@@ -73,8 +100,19 @@ fn trimmed(line: &[u8], mut from: usize) -> (usize, usize) {
     (from, to)
 }
 
-/// What the fields say of the body's end; `None`: nothing.
-pub(crate) fn framing(headers: &mut HeaderMap, version: Version, both: bool) -> Result<Option<Framing>, Refusal> {
+impl Fields {
+    /// What they say of the connection.
+    pub(crate) fn wishes(&self) -> Wishes {
+        if self.connection { Wishes::of(&self.headers) } else { Wishes::default() }
+    }
+
+    /// What they say of the body's end; `None`: nothing.
+    pub(crate) fn framing(&mut self, version: Version, both: bool) -> Result<Option<Framing>, Refusal> {
+        if self.framing { framing(&mut self.headers, version, both) } else { Ok(None) }
+    }
+}
+
+fn framing(headers: &mut HeaderMap, version: Version, both: bool) -> Result<Option<Framing>, Refusal> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {

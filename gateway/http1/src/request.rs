@@ -2,9 +2,13 @@
 //!
 //! Owns the request line and what follows for the framing of the body.
 
-use crate::{Framing, Names, Refusal, Rules, Spelled, Target, Version, Wishes, fields, target};
+use crate::{
+    Framing, Names, Refusal, Rules, Spelled, Target, Version, Wishes,
+    fields::{self, Fields},
+    target,
+};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method};
 use memchr::memchr;
 
 /// Methods that a client may use unless any may be: those that are registered and older friends.
@@ -79,12 +83,15 @@ pub fn parse_request(bytes: &Bytes, rules: &Rules, names: &mut Names) -> Result<
         return Err(Refusal::Version);
     }
     let target = target::read(&method, &bytes.slice_ref(raw), rules)?;
-    let mut headers = fields::read(bytes, end + 1, rules, names)?;
+    let mut fields = fields::read(bytes, end + 1, true, rules, names)?;
     let spelled = fields::spelled(bytes, end + 1, rules);
-    let host = host(&mut headers)?;
-    let framing = fields::framing(&mut headers, version, rules.chunked_length)?.unwrap_or(Framing::None);
+    if fields.host.as_ref().is_some_and(|host| !host.as_bytes().iter().all(|b| target::is_authority(*b))) {
+        return Err(Refusal::Malformed("host"));
+    }
+    let framing = fields.framing(version, rules.chunked_length)?.unwrap_or(Framing::None);
     let framing = if framing == Framing::Length(0) { Framing::None } else { framing };
-    let wishes = Wishes::of(&headers);
+    let wishes = fields.wishes();
+    let Fields { headers, host, .. } = fields;
     Ok(RequestHead { method, target, host, version, headers, framing, wishes, spelled })
 }
 
@@ -126,16 +133,4 @@ fn read_method(raw: &[u8], rules: &Rules) -> Result<Method, Refusal> {
         return Err(Refusal::Malformed("unknown method"));
     }
     Ok(method)
-}
-
-fn host(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let Some(first) = hosts.next() else { return Ok(None) };
-    if hosts.next().is_some() {
-        return Err(Refusal::Malformed("more than one host"));
-    }
-    if !first.as_bytes().iter().all(|b| target::is_authority(*b)) {
-        return Err(Refusal::Malformed("host"));
-    }
-    Ok(headers.remove(header::HOST))
 }

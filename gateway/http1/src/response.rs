@@ -2,7 +2,11 @@
 //!
 //! Owns the status line and the rules by which the body of a response ends, which depend on what was asked.
 
-use crate::{Framing, Names, Refusal, Rules, Spelled, Version, Wishes, fields, request};
+use crate::{
+    Framing, Names, Refusal, Rules, Spelled, Version, Wishes,
+    fields::{self, Fields},
+    request,
+};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use memchr::memchr;
@@ -31,11 +35,11 @@ pub struct ResponseHead {
 pub fn parse_response(bytes: &Bytes, rules: &Rules, names: &mut Names, to_head: bool) -> Result<ResponseHead, Refusal> {
     let end = memchr(b'\n', bytes).ok_or(Refusal::Malformed("no status line"))?;
     let (version, status) = status_line(&bytes[..end.saturating_sub(1)])?;
-    let mut headers = fields::read(bytes, end + 1, rules, names)?;
+    let mut fields = fields::read(bytes, end + 1, false, rules, names)?;
     let spelled = fields::spelled(bytes, end + 1, rules);
-    let framing = framing(&mut headers, version, status, to_head)?;
-    let wishes = Wishes::of(&headers);
-    Ok(ResponseHead { version, status, headers, framing, wishes, spelled })
+    let framing = framing(&mut fields, version, status, to_head)?;
+    let wishes = fields.wishes();
+    Ok(ResponseHead { version, status, headers: fields.headers, framing, wishes, spelled })
 }
 
 /// `VERSION SP STATUS [SP REASON]`
@@ -56,14 +60,14 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), Refusal> {
     Ok((version, StatusCode::from_bytes(code).map_err(|_| bad)?))
 }
 
-fn framing(headers: &mut HeaderMap, version: Version, status: StatusCode, to_head: bool) -> Result<Framing, Refusal> {
-    let stated = fields::framing(headers, version, false)?;
+fn framing(fields: &mut Fields, version: Version, status: StatusCode, to_head: bool) -> Result<Framing, Refusal> {
+    let stated = fields.framing(version, false)?;
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         match stated {
             None => {}
             // Harmless, and of no use to anybody.
             Some(Framing::Length(0)) => {
-                headers.remove(header::CONTENT_LENGTH);
+                fields.headers.remove(header::CONTENT_LENGTH);
             }
             Some(_) => return Err(Refusal::Malformed("a body where none can be")),
         }

@@ -145,5 +145,5 @@ fn spelling_is_kept_where_it_is_asked_for() {
     let mut out = Vec::new();
     let line = RequestLine { method: "GET", target: "/", host: "h", upgrade: "", spelled: &spelled };
     request_head(line, &head.headers, Framing::None, Case::Lower, &mut out);
-    assert_eq!(out, b"GET / HTTP/1.1\r\nHost: h\r\nplain: 3\r\nX-aB: 1\r\nX-aB: 2\r\n\r\n");
+    assert_eq!(out, b"GET / HTTP/1.1\r\nHost: h\r\nX-aB: 1\r\nX-aB: 2\r\nplain: 3\r\n\r\n");
 }

@@ -15,7 +15,7 @@ use tombolo_gateway_core::time::Millis;
 const WALL: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LAST: Cell<Option<(Instant, Millis)>> = const { Cell::new(None) };
     static BOTH: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
 }
 
@@ -27,19 +27,29 @@ pub(crate) fn origin() -> Instant {
 
 /// Reads the clock.
 pub(crate) fn read() -> Instant {
+    look().0
+}
+
+fn look() -> (Instant, Millis) {
     let now = Instant::now();
-    LAST.set(Some(now));
-    now
+    let both = (now, at(now));
+    LAST.set(Some(both));
+    both
 }
 
 /// What this thread read last. Only where nothing was waited for since.
 pub(crate) fn recent() -> Instant {
-    LAST.get().unwrap_or_else(read)
+    LAST.get().unwrap_or_else(look).0
+}
+
+/// The same in milliseconds.
+pub(crate) fn recently() -> Millis {
+    LAST.get().unwrap_or_else(look).1
 }
 
 /// Now.
 pub(crate) fn now() -> Millis {
-    at(read())
+    look().1
 }
 
 /// A given moment.
@@ -70,7 +80,7 @@ mod tests {
         let first = read();
         assert_eq!(recent(), first);
         let second = read();
-        assert!(second >= first && recent() == second);
+        assert!(second >= first && recent() == second && recently() == at(second));
         assert_eq!(at(origin() + Duration::from_millis(5)), Millis(5));
     }
 

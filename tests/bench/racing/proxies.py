@@ -103,7 +103,9 @@ class Field:
         """Starts Envoy or Tombolo with a bootstrap."""
         path = config.write(str(self.folder / f"{name}.json"), made)
         if kind == "tombolo":
-            command = [self.tombolo, "gateway", "--config", path, "--node", name, "--workers", "1"]
+            # The gateway's own program has no subcommands.
+            command = [self.tombolo] if Path(self.tombolo).name == "tombolo-gateway" else [self.tombolo, "gateway"]
+            command += ["--config", path, "--node", name, "--workers", "1"]
             command += ["--admin", f"127.0.0.1:{made['admin']['address']['socket_address']['port_value']}"]
         else:
             self.number += 1

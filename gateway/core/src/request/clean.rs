@@ -4,7 +4,7 @@ use super::Caller;
 use crate::{
     config::{RouteTable, Underscores},
     head::Head,
-    names,
+    names::{self, Present},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -50,9 +50,6 @@ pub(super) fn hop_by_hop(head: &mut Head) {
         // Not offered: RFC 9113 took it back.
         head.upgrade.clear();
         head.headers.remove(names::HTTP2_SETTINGS);
-    }
-    if !names::any_hop_by_hop(&head.headers) {
-        return;
     }
     if !head.is_upgrade() {
         head.headers.remove(header::CONNECTION);
@@ -131,8 +128,8 @@ const TRUSTED_ONLY: [HeaderName; 14] = [
 ];
 
 /// Removes what this caller may not say, and says whether it is internal.
-pub(super) fn untrusted(caller: Caller, table: Option<&RouteTable>, headers: &mut HeaderMap) {
-    let any = names::any_envoy(headers);
+pub(super) fn untrusted(caller: Caller, table: Option<&RouteTable>, present: Present, headers: &mut HeaderMap) {
+    let any = present.has(Present::ENVOY);
     if any {
         headers.remove(names::X_ENVOY_INTERNAL);
     }

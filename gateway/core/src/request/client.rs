@@ -4,23 +4,24 @@ use super::{Caller, Node, append, set_text};
 use crate::{
     config::{Hcm, InternalAddresses},
     head::{ConnInfo, Head},
-    names,
+    names::{self, Present},
 };
 use http::{HeaderMap, HeaderValue};
 use std::net::{IpAddr, SocketAddr};
 
-pub(super) fn identify(hcm: &Hcm, node: &Node, conn: &ConnInfo, head: &mut Head) -> Caller {
+pub(super) fn identify(hcm: &Hcm, node: &Node, conn: &ConnInfo, present: Present, head: &mut Head) -> Caller {
     let (told, may_be_internal) = if hcm.use_remote_address {
         let single = !head.headers.contains_key(names::X_FORWARDED_FOR);
         let told =
             hcm.trusted_hops.checked_sub(1).and_then(|skip| last_forwarded(&head.headers, skip)).map(|(ip, _)| ip);
         forward_for(hcm, node, conn, head);
         (told.map(at_no_port).or(conn.remote), single)
+    } else if present.has(Present::FORWARDED_FOR)
+        && let Some((ip, single)) = last_forwarded(&head.headers, hcm.trusted_hops)
+    {
+        (Some(at_no_port(ip)), single)
     } else {
-        match last_forwarded(&head.headers, hcm.trusted_hops) {
-            Some((ip, single)) => (Some(at_no_port(ip)), single),
-            None => (None, false),
-        }
+        (None, false)
     };
     let internal = may_be_internal && is_internal(&hcm.internal, told, conn);
     Caller { address: told.or(conn.remote), internal, edge: !internal && hcm.use_remote_address }

@@ -4,17 +4,19 @@ use super::append;
 use crate::{
     config::{Hcm, Xfcc},
     head::{ConnInfo, PeerCertificate, TlsInfo},
-    names,
+    names::{self, Present},
 };
 use http::{HeaderMap, HeaderValue};
 use std::fmt::Write as _;
 
-pub(super) fn apply(hcm: &Hcm, conn: &ConnInfo, headers: &mut HeaderMap) {
+pub(super) fn apply(hcm: &Hcm, conn: &ConnInfo, present: Present, headers: &mut HeaderMap) {
     let mutual = conn.tls.as_ref().and_then(|tls| Some((tls, tls.peer.as_ref()?)));
     match (hcm.xfcc, mutual) {
         (Xfcc::AlwaysForwardOnly, _) | (Xfcc::ForwardOnly, Some(_)) => {}
         (Xfcc::Sanitize, _) | (Xfcc::ForwardOnly | Xfcc::AppendForward | Xfcc::SanitizeSet, None) => {
-            headers.remove(names::X_FORWARDED_CLIENT_CERT);
+            if present.has(Present::CLIENT_CERT) {
+                headers.remove(names::X_FORWARDED_CLIENT_CERT);
+            }
         }
         (Xfcc::AppendForward, Some((tls, peer))) => {
             append(headers, names::X_FORWARDED_CLIENT_CERT, element(hcm, tls, peer).as_bytes(), b",");

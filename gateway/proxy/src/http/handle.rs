@@ -106,7 +106,7 @@ async fn serve(
     let mut trail = Trail::default();
     loop {
         exchange.facts.borrow_mut().caller = Some(request.caller);
-        let moment = Moment { now: clock::at(clock::recent()), active_faults: worker.active_faults() };
+        let moment = Moment { now: clock::recently(), active_faults: worker.active_faults() };
         let (hcm, info) = (&downstream.hcm, &downstream.info);
         let mut decision = decide(&live.config, hcm, table, info, request.caller, &request.head, moment, random);
         let recodes = enter(decision.bodies(), &mut request.head, request.body.is_over());

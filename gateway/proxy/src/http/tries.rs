@@ -163,7 +163,7 @@ async fn go(ask: &Ask<'_>) -> Done {
     let mut complete = ask.source.is_none();
     let stream = stream_clock(ask);
     if complete {
-        let _ = attempt.next(Event::RequestComplete, clock::at(clock::recent()), 0);
+        let _ = attempt.next(Event::RequestComplete, clock::recently(), 0);
     }
     let mut step = Step { drop: None, action: Action::Pick(TryId(0)) };
     let mut got: Option<(TryId, Box<Got>)> = None;
@@ -256,7 +256,7 @@ fn stream_clock(ask: &Ask<'_>) -> StreamClock {
 /// Chooses an endpoint for a try and begins it.
 async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &mut SmallVec<[Try<'a>; 1]>) -> Step {
     // Read when the request began, or when the try before this one ended.
-    let now = clock::at(clock::recent());
+    let now = clock::recently();
     let Some(Picked { endpoint, priority }) = choose(ask, attempt, now).await else {
         return attempt.next(Event::NoHost(id), now, 0);
     };
@@ -387,7 +387,7 @@ fn finished(
     got: &mut Option<(TryId, Box<Got>)>,
 ) -> Step {
     let worker = &ask.exchange.downstream.worker;
-    let now = clock::at(clock::recent());
+    let now = clock::recently();
     match outcome {
         Ok(found) => {
             let status = found.response.status().as_u16();

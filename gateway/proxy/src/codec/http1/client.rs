@@ -11,7 +11,7 @@ use crate::{
     net::stream::Stream,
     upstream::pool::Books,
 };
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use std::{
@@ -266,7 +266,8 @@ impl Inner {
         loop {
             let protocol = |_| Failure::new(Kind::UpstreamProtocol);
             if let Some(found) = self.scanner.find(&link.input, self.rules.max_bytes).map_err(protocol)? {
-                let bytes = link.input.split_to(found.end).freeze().slice(found.start..);
+                let mut bytes = link.first(found.end);
+                bytes.advance(found.start);
                 self.scanner = Scanner::new();
                 let parsed = GEAR
                     .with_borrow_mut(|gear| parse_response(&bytes, &self.rules, &mut gear.names, to_head))
@@ -297,7 +298,7 @@ impl Inner {
         match head.framing {
             Framing::None => Some(Incoming::Empty),
             Framing::Length(length) if self.pump.is_none() && link.input.len() as u64 >= length => {
-                let data = usize::try_from(length).ok().map(|length| link.input.split_to(length).freeze())?;
+                let data = usize::try_from(length).ok().map(|length| link.first(length))?;
                 link.tidy();
                 self.decoder = Decoder::new(Framing::None);
                 Some(Incoming::Full(Some(data)))

@@ -48,6 +48,10 @@ impl Link {
     /// Reads once, into the worker's memory when nothing waits to be used; 0 at the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, least: usize) -> Poll<io::Result<usize>> {
         let Self { stream: Some(stream), input, .. } = self else { return Poll::Ready(Ok(0)) };
+        // Half of all reads find nothing. Of a bare socket that is known without a buffer at hand.
+        if stream.bare().is_some_and(|tcp| tcp.poll_read_ready(cx).is_pending()) {
+            return Poll::Pending;
+        }
         let read = if input.is_empty() {
             GEAR.with_borrow_mut(|gear| {
                 let arena = gear.room(least);
@@ -65,6 +69,11 @@ impl Link {
             self.ended = true;
         }
         read
+    }
+
+    /// Takes the first bytes out; all of them without another share in their memory.
+    pub(super) fn first(&mut self, count: usize) -> Bytes {
+        if count == self.input.len() { std::mem::take(&mut self.input) } else { self.input.split_to(count) }.freeze()
     }
 
     /// Lets go of the memory when nothing of it is in use.
@@ -100,7 +109,12 @@ impl Link {
                     parts.push(IoSlice::new(part));
                 }
             }
-            match Pin::new(stream).poll_write_vectored(cx, &parts) {
+            let written = match &parts[..] {
+                // The kernel has less to do for one part.
+                [one] => Pin::new(stream).poll_write(cx, one),
+                several => Pin::new(stream).poll_write_vectored(cx, several),
+            };
+            match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => taken = n,
                 Poll::Ready(Err(error)) => return Err(error),

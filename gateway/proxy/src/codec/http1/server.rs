@@ -19,7 +19,7 @@ use crate::{
     listen::{Handle, Signal},
     net::stream::Stream,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use std::{
@@ -184,7 +184,8 @@ impl Server {
             match inner.scanner.find(&inner.link.input, rules.max_bytes) {
                 Err(refusal) => return Poll::Ready(Some(Err(kind(refusal)))),
                 Ok(Some(found)) => {
-                    let bytes = inner.link.input.split_to(found.end).freeze().slice(found.start..);
+                    let mut bytes = inner.link.first(found.end);
+                    bytes.advance(found.start);
                     inner.scanner = Scanner::new();
                     let parsed = GEAR.with_borrow_mut(|gear| parse_request(&bytes, rules, &mut gear.names));
                     inner.link.tidy();
