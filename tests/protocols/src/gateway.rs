@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 use tokio::{
@@ -22,18 +23,27 @@ pub struct Gateway {
     pub admin: SocketAddr,
 }
 
-/// An address with a TCP and UDP port that nobody has.
+/// An address with a TCP and UDP port that nobody has, and that neither the system nor this function will give to another
+/// test before it is used: below the ports that systems choose from, and each once.
 ///
 /// # Errors
 /// When there is none.
 pub fn free() -> Result<SocketAddr> {
-    loop {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        if UdpSocket::bind(address).is_ok() {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..SPAN {
+        let turn = std::process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(LOWEST + turn % SPAN)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return Ok(address);
         }
     }
+    bail!("no port is free")
 }
+
+/// Where ports for tests begin, and how many there are.
+const LOWEST: u32 = 22_000;
+const SPAN: u32 = 10_000;
 
 impl Gateway {
     /// Starts the program and waits until it serves what the control plane says.
