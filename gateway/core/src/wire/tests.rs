@@ -264,6 +264,32 @@ fn roots_may_be_in_a_file_that_an_absolute_path_names() {
 }
 
 #[test]
+fn names_without_roots_are_refused() {
+    let exact = tombolo_controlplane_api::xds::envoy::r#type::matcher::v3::StringMatcher {
+        match_pattern: Some(
+            tombolo_controlplane_api::xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Exact("a".into()),
+        ),
+        ..Default::default()
+    };
+    let san = t::SubjectAltNameMatcher {
+        san_type: t::subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(exact),
+        oid: String::new(),
+    };
+    let context = t::CertificateValidationContext { match_typed_subject_alt_names: vec![san], ..Default::default() };
+    let secret =
+        |context| SecretMessage { name: "s".into(), r#type: Some(t::secret::Type::ValidationContext(context)) };
+    assert_eq!(
+        refused(Kind::Secret, &secret(context.clone())),
+        "s: validation_context.match_typed_subject_alt_names: names mean nothing without trusted_ca"
+    );
+    let roots = core::data_source::Specifier::Filename("/etc/partner/roots.pem".into());
+    let source = core::DataSource { watched_directory: None, specifier: Some(roots) };
+    let context = t::CertificateValidationContext { trusted_ca: Some(source), ..context };
+    assert!(decode(Kind::Secret, "s", &secret(context).encode_to_vec()).is_ok());
+}
+
+#[test]
 fn the_bundle_of_the_system_means_the_roots_of_the_system() {
     let file = core::data_source::Specifier::Filename("/etc/ssl/certs/ca-certificates.crt".into());
     let source = core::DataSource { watched_directory: None, specifier: Some(file) };

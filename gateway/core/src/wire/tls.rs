@@ -203,7 +203,7 @@ fn secret_source(source: ConfigSource) -> Decoded<SecretSource> {
 fn validation_source(message: V) -> Decoded<ValidationSource> {
     Ok(match message {
         V::ValidationContext(context) => {
-            ValidationSource::Inline(Arc::new(validation(context).at("validation_context")?))
+            ValidationSource::Inline(Arc::new(whole_validation(context).at("validation_context")?))
         }
         V::ValidationContextSdsSecretConfig(named) => {
             let (source, name) = secret_ref(named).at("validation_context_sds_secret_config")?;
@@ -261,6 +261,17 @@ fn named_file(source: &DataSource) -> Option<Arc<str>> {
         }
         _ => None,
     }
+}
+
+/// A validation that nothing is added to. Anybody can make a certificate with any name, so names without roots are refused,
+/// as by Envoy; without this they would verify nobody, which is safe but says nothing.
+fn whole_validation(message: pb::CertificateValidationContext) -> Decoded<Validation> {
+    let validation = validation(message)?;
+    let rootless = validation.roots.is_none() && validation.roots_file.is_none() && !validation.system_roots;
+    if !validation.san_matchers.is_empty() && rootless && validation.bundles.is_empty() {
+        return Err(Refusal::new("match_typed_subject_alt_names", "names mean nothing without trusted_ca"));
+    }
+    Ok(validation)
 }
 
 fn validation(message: pb::CertificateValidationContext) -> Decoded<Validation> {
@@ -412,7 +423,7 @@ pub(super) fn secret(message: pb::Secret) -> Decoded<(Arc<str>, Secret)> {
     let secret = match r#type {
         Some(Type::TlsCertificate(inner)) => Secret::Certificate(certificate(inner).at("tls_certificate")?),
         Some(Type::ValidationContext(inner)) => {
-            Secret::Validation(Arc::new(validation(inner).at("validation_context")?))
+            Secret::Validation(Arc::new(whole_validation(inner).at("validation_context")?))
         }
         Some(Type::SessionTicketKeys(_)) => return Err(Refusal::unsupported("session_ticket_keys")),
         Some(Type::GenericSecret(_)) => return Err(Refusal::unsupported("generic_secret")),
