@@ -15,7 +15,7 @@ use crate::{
     tls::{self, context::TlsStore, files},
     upstream::{
         health::Around,
-        keeper::{Keeper, Setup as UpstreamSetup},
+        keeper::{Keeper, Live, Setup as UpstreamSetup},
     },
     worker,
     xds::{
@@ -44,6 +44,9 @@ use tombolo_gateway_core::{config::Config, request::Node};
 
 /// After the drain is over, threads have this long to end.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// The first configuration has served so long when the start counts as over.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Runs a gateway until it is told to stop and has drained.
 ///
@@ -74,6 +77,8 @@ async fn control(args: &Args) -> anyhow::Result<()> {
     let store = Arc::new(TlsStore::default());
     let (keeper, suspects, live) = Keeper::new(config_seen.clone(), upstreams(args, &identity, &store, config_seen));
     tasks.spawn(keeper.run());
+
+    tasks.spawn(forget_the_start(live.clone()));
 
     let workers = args.worker_count();
     let bound = Arc::new(Bound::new(workers));
@@ -129,6 +134,18 @@ async fn control(args: &Args) -> anyhow::Result<()> {
     tasks.shutdown().await;
     drop(writer);
     Ok(())
+}
+
+/// Gives back what only the start needed, once the first configuration has served for a moment.
+async fn forget_the_start(mut live: watch::Receiver<Arc<Live>>) {
+    if live.changed().await.is_err() {
+        return;
+    }
+    tokio::time::sleep(SETTLED).await;
+    match tombolo_gateway_pages::give_back() {
+        Ok(bytes) => tracing::debug!(bytes, "pages of the program given back"),
+        Err(error) => tracing::debug!(%error, "pages of the program stay"),
+    }
 }
 
 /// What is told about upstreams beside their configuration.

@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway-http1", &[]),
     ("gateway-http2", &[]),
     ("gateway-http3", &[]),
+    ("gateway-pages", &[]),
     (
         "gateway-proxy",
         &[
@@ -43,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "gateway-http1",
             "gateway-http2",
             "gateway-http3",
+            "gateway-pages",
         ],
     ),
     (
