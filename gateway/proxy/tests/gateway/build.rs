@@ -82,7 +82,8 @@ pub fn cluster(name: &str) -> Cluster {
         name: name.into(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
-        connect_timeout: Some(duration(Duration::from_secs(1))),
+        // A handshake of two gateways waits its turn on a busy machine.
+        connect_timeout: Some(duration(Duration::from_secs(5))),
         ..Default::default()
     }
 }
