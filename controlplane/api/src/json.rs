@@ -2,16 +2,19 @@
 //!
 //! Owns the names of all messages and fields, as a table that is read where it lies in the program. Reading is strict: a name that
 //! no message has is refused with its place. It goes from text to bytes without a tree between, so that a large file costs no
-//! more memory than its messages. Writing can hide what Envoy marks as sensitive. Used for configuration files and for what admin
+//! more memory than its messages. Writing goes piece by piece
+//! and can hide what Envoy marks as sensitive. Used for configuration files and for what admin
 //! pages show; never on the way of a request.
 
 mod base64;
 mod encode;
+mod node;
 mod read;
 mod scalar;
 mod words;
 mod write;
 
+pub use node::{Items, Members, Node, Text};
 pub use read::{Parts, read, read_parts};
 pub use write::{timestamp, write};
 

@@ -22,7 +22,7 @@ use crate::{
     },
     runtime::Runtime,
     time::Millis,
-    wire::{DynamicHost, Kind, Resource},
+    wire::{Kind, Resource},
 };
 use ahash::AHashMap;
 use extend::Extensions;
@@ -95,7 +95,7 @@ impl Assembly {
             Resource::Routes(table) => self.put_routes(table),
             Resource::Secret(name, secret) => self.put_secret(name, secret, SecretSource::Ads),
             Resource::Scope(scope) => self.put_scope(scope),
-            Resource::Host(host) => self.put_host(host),
+            Resource::Host(host) => self.hosts.put(host),
             Resource::Extension(name, extension) => {
                 if self.wanted.has(Kind::Extension, &name) {
                     self.extensions.insert(Arc::clone(&name), extension);
@@ -137,11 +137,7 @@ impl Assembly {
             Kind::Cluster => self.remove_cluster(name),
             Kind::Listener => self.remove_listener(name),
             Kind::Scope => self.remove_scope(name),
-            Kind::Host => {
-                if let Some(table) = self.hosts.remove(name) {
-                    self.merge_hosts(&table);
-                }
-            }
+            Kind::Host => self.hosts.remove(name),
             Kind::Extension => {
                 if self.extensions.remove(name).is_some() {
                     self.extend(name);
@@ -369,21 +365,6 @@ impl Assembly {
         }
     }
 
-    fn put_host(&mut self, host: Arc<DynamicHost>) {
-        let table = Arc::clone(&host.table);
-        if self.hosts.put(host) {
-            self.merge_hosts(&table);
-        }
-    }
-
-    fn merge_hosts(&mut self, table: &Arc<str>) {
-        if let Some(sent) = self.hosts.tables.get(table) {
-            let merged = self.hosts.merged(sent);
-            self.config.routes.insert(Arc::clone(table), merged);
-            self.changed = true;
-        }
-    }
-
     /// Puts what is known of an extension into the listeners in use that take it.
     fn extend(&mut self, name: &str) {
         for (listener, sent) in &self.extended {
@@ -454,6 +435,10 @@ impl Assembly {
                 fresh
             };
             self.config.routes.insert(name, table);
+            self.changed = true;
+        }
+        for table in self.hosts.take_changed() {
+            self.config.routes.insert(Arc::clone(&table.name), table);
             self.changed = true;
         }
     }

@@ -49,14 +49,14 @@ impl Matched {
     /// Pins a place in a table. `None` when there is no such place.
     #[must_use]
     pub fn new(table: &Arc<RouteTable>, host: u32, route: Option<u32>) -> Option<Self> {
-        let routes = &table.hosts.get(host as usize)?.routes;
+        let routes = &table.host(host)?.routes;
         route.is_none_or(|at| (at as usize) < routes.len()).then(|| Self { table: Arc::clone(table), host, route })
     }
 
     /// The virtual host.
     #[must_use]
     pub fn host(&self) -> &VirtualHost {
-        &self.table.hosts[self.host as usize]
+        self.table.host(self.host).expect("looked at when this was made")
     }
 
     /// The route; `None` when the virtual host had none that matched.

@@ -4,6 +4,7 @@
 //! `filter`, `attempt` (retriable headers) and access log filters.
 
 pub mod hosts;
+pub(crate) mod more;
 
 mod hash;
 mod matching;
@@ -17,6 +18,7 @@ mod tests;
 pub use hash::{Hashed, hash_request};
 pub use matching::{header_matches, header_matches_in, headers_match};
 pub(crate) use matching::{query as query_fits, query_value};
+pub use more::MoreHosts;
 pub use redirect::location;
 pub use rewrite::{rewritten_host, rewritten_path};
 
@@ -88,8 +90,8 @@ fn virtual_host<'t>(table: &'t RouteTable, head: &Head) -> Option<(u32, &'t crat
     if table.ignore_port {
         host = hosts::without_port(host);
     }
-    let at = table.index.find(host)?;
-    Some((at, table.hosts.get(at as usize)?))
+    let at = table.find(host)?;
+    Some((at, table.host(at)?))
 }
 
 struct Request<'a> {

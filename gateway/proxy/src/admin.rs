@@ -2,6 +2,7 @@
 //!
 //! Never shows a key, and changes something only by POST. Runs on the control thread, so that it answers while workers are busy.
 
+mod body;
 mod change;
 mod config_dump;
 mod dump;
@@ -18,9 +19,8 @@ use crate::{
     upstream::keeper::Live,
     xds::{ask::Asker, client::SharedStatus, shelves::SharedShelves},
 };
-use bytes::Bytes;
+use body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use query::Query;
@@ -41,6 +41,8 @@ use tokio::{
 const EXPOSITION: &str = "text/plain; version=0.0.4";
 /// Connections at once; more wait.
 const MOST: usize = 64;
+/// Bytes of an answer that wait for a client to take them.
+const MOST_BUFFERED: usize = 64 * 1024;
 
 /// Everything that can be shown.
 pub(crate) struct Admin {
@@ -96,6 +98,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                         });
                         let mut builder = http1::Builder::new();
                         builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+                        builder.max_buf_size(MOST_BUFFERED);
                         // A client that breaks off is its own affair.
                         let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                     });
@@ -110,7 +113,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+fn answer(admin: &Admin, request: &Request<Incoming>, peer: SocketAddr) -> Response<Body> {
     let query = Query::new(request.uri().query());
     let page = request.uri().path();
     if change::PAGES.contains(&page) {
@@ -129,7 +132,7 @@ fn answer(admin: &Admin, request: &Request<Incoming>, peer: SocketAddr) -> Respo
     show(admin, page, &query)
 }
 
-fn show(admin: &Admin, page: &str, query: &Query<'_>) -> Response<Full<Bytes>> {
+fn show(admin: &Admin, page: &str, query: &Query<'_>) -> Response<Body> {
     let ok = |kind, body| respond(StatusCode::OK, kind, body);
     let json = |built: Result<String, String>| match built {
         Ok(body) => ok("application/json", body),
@@ -150,10 +153,13 @@ fn show(admin: &Admin, page: &str, query: &Query<'_>) -> Response<Full<Bytes>> {
                 Err(reason) => respond(StatusCode::BAD_REQUEST, "text/plain", format!("{reason}\n")),
             },
         },
-        "/config_dump" => json(config_dump::answer(admin, query)),
-        "/inventory" => ok("application/json", dump::config(admin)),
-        "/clusters" if format == "json" => json(status::clusters(admin)),
-        "/clusters" => ok("text/plain", pages::clusters(admin)),
+        "/config_dump" => match config_dump::answer(admin, query) {
+            Ok(node) => streamed("application/json", Body::json(node)),
+            Err(reason) => respond(StatusCode::BAD_REQUEST, "text/plain", format!("{reason}\n")),
+        },
+        "/inventory" => streamed("application/json", Body::json(dump::config(admin))),
+        "/clusters" if format == "json" => streamed("application/json", Body::json(status::clusters(admin))),
+        "/clusters" => streamed("text/plain", Body::lines(pages::clusters(admin))),
         "/listeners" if format == "json" => json(status::listeners(admin)),
         "/listeners" => ok("text/plain", pages::listeners(admin)),
         "/certs" => json(status::certificates(admin)),
@@ -171,9 +177,14 @@ fn text(value: &serde_json::Value) -> Result<String, String> {
     serde_json::to_string_pretty(value).map_err(|error| error.to_string()).map(|text| text + "\n")
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
+    let mut response = streamed(kind, body.into());
     *response.status_mut() = status;
+    response
+}
+
+fn streamed(kind: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -1,8 +1,9 @@
 //! What the race needs beside the proxies themselves: a backend, a source and a sink for bulk transfer, load at a fixed rate
-//! and over HTTP/3.
+//! and over HTTP/3, a control plane with very many resources.
 //!
 //! Every part runs on one thread, so that `race.py` can pin it to a core. Results are one line of JSON on standard output.
 
+mod ads;
 mod backend;
 mod bulk;
 mod h3load;
@@ -56,6 +57,13 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
+    /// A control plane with very many clusters and virtual hosts; what is to change comes on standard input.
+    Ads {
+        /// Where to listen.
+        listen: SocketAddr,
+        #[command(flatten)]
+        settings: ads::Settings,
+    },
     /// As many HTTP/3 requests as the streams of the connections can carry. Believes any certificate.
     H3 {
         /// Where to connect.
@@ -82,6 +90,7 @@ fn main() -> Result<()> {
             Part::Source { listen, bytes } => bulk::source(listen, bytes).await,
             Part::Sink { peer } => bulk::sink(peer).await,
             Part::Rate { peer, connections, rate, seconds } => rate::run(peer, connections, rate, seconds).await,
+            Part::Ads { listen, settings } => ads::run(listen, settings).await,
             Part::H3 { peer, connections, streams, seconds } => h3load::run(peer, connections, streams, seconds).await,
         }
     })

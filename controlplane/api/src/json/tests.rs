@@ -10,6 +10,10 @@ use prost::{Message as _, Name as _};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::json;
 
+fn written(type_url: &str, bytes: &[u8], secrets: Secrets) -> serde_json::Value {
+    write(type_url, bytes.to_vec().into(), secrets).unwrap().into_value()
+}
+
 #[test]
 fn a_cluster_goes_there_and_back() {
     let value = json!({
@@ -28,7 +32,7 @@ fn a_cluster_goes_there_and_back() {
     let bytes = read(&Cluster::type_url(), &value).unwrap();
     let cluster = Cluster::decode(bytes.as_slice()).unwrap();
     assert_eq!(cluster.connect_timeout.unwrap().nanos, 250_000_000);
-    assert_eq!(write(&Cluster::type_url(), &bytes, Secrets::Shown).unwrap(), value);
+    assert_eq!(written(&Cluster::type_url(), &bytes, Secrets::Shown), value);
 }
 
 #[test]
@@ -54,11 +58,11 @@ fn keys_are_not_shown() {
         "password": {"inline_bytes": "S0VZ"},
     }});
     let bytes = read(&Secret::type_url(), &value).unwrap();
-    let shown = write(&Secret::type_url(), &bytes, Secrets::Redacted).unwrap();
+    let shown = written(&Secret::type_url(), &bytes, Secrets::Redacted);
     assert_eq!(shown["tls_certificate"]["certificate_chain"]["inline_string"], "CERT");
     assert_eq!(shown["tls_certificate"]["private_key"]["inline_string"], "[redacted]");
     assert_eq!(shown["tls_certificate"]["password"]["inline_bytes"], "W3JlZGFjdGVkXQ==");
-    assert_eq!(write(&Secret::type_url(), &bytes, Secrets::Shown).unwrap(), value);
+    assert_eq!(written(&Secret::type_url(), &bytes, Secrets::Shown), value);
 }
 
 #[test]
@@ -131,9 +135,9 @@ fn reading_and_writing_agree_with_the_descriptions() {
     let json = |m: &DynamicMessage| m.serialize_with_options(serde_json::value::Serializer, &options).unwrap();
     let told = json(&wanted);
     assert_eq!(json(&DynamicMessage::decode(kind, bytes.as_slice()).unwrap()), told);
-    let by_us = write(&Bootstrap::type_url(), &bytes, Secrets::Shown).unwrap();
+    let by_us = written(&Bootstrap::type_url(), &bytes, Secrets::Shown);
     assert_eq!(by_us, told);
-    assert_eq!(write(&Bootstrap::type_url(), &wanted.encode_to_vec(), Secrets::Shown).unwrap(), told);
+    assert_eq!(written(&Bootstrap::type_url(), &wanted.encode_to_vec(), Secrets::Shown), told);
 }
 
 #[test]
@@ -238,7 +242,19 @@ fn yaml_is_read_without_a_tree_too() {
 
 #[test]
 fn bytes_that_are_no_message_are_refused() {
-    for bytes in [&[0x0a, 5, b'x'][..], &[0x0f], &[0x0a, 1, 0xff], &[0x80; 20]] {
-        assert!(write(&Cluster::type_url(), bytes, Secrets::Shown).is_err(), "{bytes:?}");
+    for bytes in [&[0x0a, 5, b'x'][..], &[0x0f], &[0x80; 20]] {
+        assert!(write(&Cluster::type_url(), bytes.to_vec().into(), Secrets::Shown).is_err(), "{bytes:?}");
     }
+    let inside = written(&Cluster::type_url(), &[0x0a, 1, 0xff, 0x22, 2, 0x08, 0x01], Secrets::Shown);
+    assert_eq!(inside, json!({"name": "[not a valid message]", "connect_timeout": "1s"}));
+}
+
+#[test]
+fn text_in_pieces_is_the_tree_in_one() {
+    let many: Vec<_> = (0..3000).map(|n| json!({"n": n, "e": {}, "l": [], "t": ["a\"b", [null]]})).collect();
+    let value = json!({"first": {"a": 1}, "many": many, "zero": {}});
+    let pieces: Vec<String> = Node::from(value.clone()).into_text().collect();
+    assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.len() < 20_000), "{}", pieces.len());
+    assert_eq!(pieces.concat(), serde_json::to_string_pretty(&value).unwrap() + "\n");
+    assert_eq!(Node::Leaf(json!(7)).into_text().collect::<Vec<_>>(), ["7\n"]);
 }

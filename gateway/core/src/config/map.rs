@@ -51,6 +51,23 @@ impl<V> Map<V> {
         self.parts.iter().flatten().flat_map(|part| part.iter())
     }
 
+    /// Names that have another value than in a map before, or none in one of them. Costs what changed, not what there is, as long as
+    /// one map came from the other.
+    pub fn changes<'m>(&'m self, before: &'m Self) -> impl Iterator<Item = &'m Arc<str>> {
+        let parts = self.parts.iter().zip(&before.parts).filter(|(new, old)| match (new, old) {
+            (Some(new), Some(old)) => !Arc::ptr_eq(new, old),
+            (None, None) => false,
+            _ => true,
+        });
+        parts.flat_map(|(new, old)| {
+            let old_value = |name: &Arc<str>| old.as_ref().and_then(|old| old.get(name));
+            let differs = move |value: &Arc<V>, name| old_value(name).is_none_or(|before| !Arc::ptr_eq(before, value));
+            let changed = new.iter().flat_map(|part| part.iter()).filter(move |(name, value)| differs(value, name));
+            let is_gone = |name: &&Arc<str>| !new.as_ref().is_some_and(|new| new.contains_key(*name));
+            changed.map(|(name, _)| name).chain(old.iter().flat_map(|part| part.keys()).filter(is_gone))
+        })
+    }
+
     /// Puts a value; returns the one before.
     pub fn insert(&mut self, name: Arc<str>, value: Arc<V>) -> Option<Arc<V>> {
         let slot = self.parts.get_mut(part_of(&name))?;
@@ -103,6 +120,21 @@ impl<V> FromIterator<(Arc<str>, Arc<V>)> for Map<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_are_what_differs() {
+        let before: Map<u32> = (0..1000).map(|n| (Arc::from(n.to_string()), Arc::new(n))).collect();
+        let mut after = before.clone();
+        assert_eq!(after.changes(&before).count(), 0);
+        after.insert("7".into(), Arc::new(7));
+        after.insert("new".into(), Arc::new(1));
+        after.remove("8");
+        let mut changed: Vec<_> = after.changes(&before).map(|name| &**name).collect();
+        changed.sort_unstable();
+        assert_eq!(changed, ["7", "8", "new"]);
+        assert_eq!(after.changes(&Map::default()).count(), after.len());
+        assert_eq!(Map::default().changes(&after).count(), after.len());
+    }
 
     #[test]
     fn a_copy_does_not_see_later_changes_and_shares_the_rest() {

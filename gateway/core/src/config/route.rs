@@ -7,7 +7,10 @@ use super::{
     FilterOverrides, Fraction, HeaderChanges, HeaderMatcher, Metadata, MetadataMatch, QueryMatcher, Regex,
     RegexRewrite, Upgrade,
 };
-use crate::{format::Format, route::hosts::HostIndex};
+use crate::{
+    format::Format,
+    route::{MoreHosts, hosts::HostIndex},
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::{sync::Arc, time::Duration};
@@ -18,8 +21,8 @@ pub struct RouteTable {
     /// Name of the resource; for inline tables the name written there.
     pub name: Arc<str>,
     /// In the order of the resource.
-    pub hosts: Box<[VirtualHost]>,
-    /// Finds the virtual host of a host name.
+    pub hosts: Arc<[VirtualHost]>,
+    /// Finds the virtual host of a host name among them; see [`find`](Self::find).
     pub index: HostIndex,
     /// Request headers, for every route.
     pub request_headers: HeaderChanges,
@@ -43,8 +46,49 @@ pub struct RouteTable {
     pub metadata: Metadata,
     /// Further virtual hosts come one by one (VHDS), and so long is waited for the first of them.
     pub more_hosts: Option<super::FetchTimeout>,
+    /// Those that came.
+    pub more: Option<Arc<MoreHosts>>,
     /// The table is refused when a route in it names a cluster that is not there.
     pub validate_clusters: bool,
+}
+
+impl RouteTable {
+    /// The place of the virtual host of a host name.
+    #[must_use]
+    pub fn find(&self, host: &str) -> Option<u32> {
+        match &self.more {
+            None => self.index.find(host),
+            Some(more) => self.find_among(more, &host.to_ascii_lowercase()),
+        }
+    }
+
+    /// Places of hosts that came one by one follow those that were in the table.
+    fn find_among(&self, more: &MoreHosts, host: &str) -> Option<u32> {
+        let shifted = |place: u32| place.checked_add(u32::try_from(self.hosts.len()).ok()?);
+        if let Some(place) = self.index.find_exact(host) {
+            return Some(place);
+        }
+        if let Some(place) = more.find_exact(host) {
+            return shifted(place);
+        }
+        match (self.index.find_wild(host), more.find_wild(host)) {
+            (Some((rank, place)), None) => Some((rank, place)),
+            (Some((rank, place)), Some((other, _))) if rank >= other => Some((rank, place)),
+            (_, other) => other.and_then(|(rank, place)| Some((rank, shifted(place)?))),
+        }
+        .map(|(_, place)| place)
+    }
+
+    /// The virtual host at a place.
+    #[must_use]
+    pub fn host(&self, place: u32) -> Option<&VirtualHost> {
+        let at = place as usize;
+        if let Some(host) = self.hosts.get(at) {
+            return Some(host);
+        }
+        let more = self.more.as_ref()?.get(u32::try_from(at - self.hosts.len()).ok()?)?;
+        Some(&more.host)
+    }
 }
 
 /// A virtual host.

@@ -130,7 +130,7 @@ mod tests {
         let named = |name: &str, path: &str| pb::Route { name: name.into(), ..route_to("c", P::Prefix(path.into())) };
         let message = table_message("t", &["*"], vec![named("a", "/a"), named("b", "/b")]);
         let mut table = (*table(&message)).clone();
-        for route in &mut table.hosts[0].routes {
+        for route in &mut Arc::make_mut(&mut table.hosts)[0].routes {
             let mut own = (**route).clone();
             if let crate::config::RouteTarget::Forward(action) = &mut own.target {
                 action.internal_redirect = Some(Arc::new(policy.clone()));

@@ -116,11 +116,11 @@ impl Wildcards {
         self.names.put(part, host)
     }
 
-    /// `part` cuts a piece of the wanted length from the host.
-    fn find<'h>(&self, host: &'h str, part: impl Fn(usize) -> Option<&'h str>) -> Option<u32> {
+    /// The length of what matches, and where it leads. `part` cuts a piece of the wanted length from the host.
+    fn find<'h>(&self, host: &'h str, part: impl Fn(usize) -> Option<&'h str>) -> Option<(usize, u32)> {
         // Something must stand for the star.
         let fitting = self.lengths.iter().filter(|length| **length < host.len());
-        fitting.filter_map(|length| part(*length)).find_map(|part| self.names.find(part))
+        fitting.filter_map(|length| part(*length)).find_map(|part| Some((part.len(), self.names.find(part)?)))
     }
 }
 
@@ -171,13 +171,32 @@ impl HostIndex {
     }
 
     fn find_lower(&self, host: &str) -> Option<u32> {
-        if let Some(found) = self.exact.find(host) {
-            return Some(found);
+        self.exact.find(host).or_else(|| self.find_wild(host).map(|(_, found)| found))
+    }
+
+    /// The virtual host of an exact name in lower case.
+    pub(crate) fn find_exact(&self, host: &str) -> Option<u32> {
+        self.exact.find(host)
+    }
+
+    /// The virtual host of the best wildcard for a name in lower case, and how good it is: a greater rank wins.
+    pub(crate) fn find_wild(&self, host: &str) -> Option<((u8, usize), u32)> {
+        let suffix = self.suffix.find(host, |length| host.get(host.len() - length..));
+        let ranked = |rank: u8| move |(length, found)| ((rank, length), found);
+        suffix
+            .map(ranked(2))
+            .or_else(|| self.prefix.find(host, |length| host.get(..length)).map(ranked(1)))
+            .or(self.any.map(|any| ((0, 0), any)))
+    }
+
+    /// Whether a domain, in lower case, is here.
+    pub(crate) fn has(&self, domain: &str) -> bool {
+        match (domain.strip_prefix('*'), domain.strip_suffix('*')) {
+            (Some(""), _) => self.any.is_some(),
+            (Some(suffix), _) => self.suffix.names.find(suffix).is_some(),
+            (None, Some(prefix)) => self.prefix.names.find(prefix).is_some(),
+            (None, None) => self.exact.find(domain).is_some(),
         }
-        self.suffix
-            .find(host, |length| host.get(host.len() - length..))
-            .or_else(|| self.prefix.find(host, |length| host.get(..length)))
-            .or(self.any)
     }
 }
 

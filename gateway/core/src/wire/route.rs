@@ -119,6 +119,7 @@ fn made(
         overrides: filter::overrides(typed_per_filter_config)?,
         metadata: metadata(meta.as_ref()).at("metadata")?,
         more_hosts,
+        more: None,
         validate_clusters: super::any::bool_or(validate_clusters, comes == Comes::Written),
     })
 }

@@ -115,8 +115,8 @@ impl Sharing {
     }
 
     fn table(&mut self, table: &mut Arc<RouteTable>) {
-        let hosts = Arc::get_mut(table).into_iter().flat_map(|table| &mut table.hosts);
-        hosts.for_each(|host| self.host(host));
+        let hosts = Arc::get_mut(table).and_then(|table| Arc::get_mut(&mut table.hosts));
+        hosts.into_iter().flatten().for_each(|host| self.host(host));
     }
 
     fn host(&mut self, host: &mut VirtualHost) {

@@ -6,9 +6,11 @@ use super::Admin;
 use crate::{tls::context, upstream::keeper};
 use serde_json::{Map, Value, json};
 use std::{
+    borrow::Cow,
     sync::{Arc, PoisonError},
     time::SystemTime,
 };
+use tombolo_controlplane_api::json::Node;
 use tombolo_gateway_core::{
     balance::{Health, Host},
     breaker::Resource,
@@ -20,28 +22,21 @@ use tombolo_gateway_core::{
 };
 
 /// Everything.
-pub(super) fn config(admin: &Admin) -> String {
+pub(super) fn config(admin: &Admin) -> Node {
     let live = admin.live.borrow().clone();
-    let value = json!({
-        "node": admin.node,
-        "generation": live.config.generation,
-        "listeners": listeners_value(&live.config),
-        "routes": routes_value(&live.config),
-        "clusters": clusters_value(&live),
-        "certificates": certificates_value(admin),
-        "xds": xds_value(admin),
-    });
-    text(&value)
+    object([
+        ("node", json!(admin.node).into()),
+        ("generation", json!(live.config.generation).into()),
+        ("listeners", listeners(&live.config)),
+        ("routes", Node::list(sorted(&live.config.routes).into_iter().map(|(_, table)| route_table(table)))),
+        ("clusters", clusters(&live)),
+        ("certificates", certificates_value(admin).into()),
+        ("xds", xds_value(admin).into()),
+    ])
 }
 
-fn text(value: &Value) -> String {
-    serde_json::to_string_pretty(value).map_or_else(
-        |e| e.to_string(),
-        |mut text| {
-            text.push('\n');
-            text
-        },
-    )
+fn object(members: impl IntoIterator<Item = (&'static str, Node), IntoIter: Send + 'static>) -> Node {
+    Node::object(members.into_iter().map(|(name, member)| (Cow::Borrowed(name), member)))
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -70,14 +65,15 @@ pub(super) fn xds_value(admin: &Admin) -> Value {
     })
 }
 
-fn sorted<V>(map: &tombolo_gateway_core::config::Map<V>) -> Vec<(&Arc<str>, &Arc<V>)> {
-    let mut all: Vec<_> = map.iter().collect();
-    all.sort_by(|a, b| a.0.cmp(b.0));
+fn sorted<V>(map: &tombolo_gateway_core::config::Map<V>) -> Vec<(Arc<str>, Arc<V>)> {
+    let mut all: Vec<_> = map.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }
 
-fn listeners_value(config: &Config) -> Value {
-    sorted(&config.listeners).into_iter().map(|(_, l)| listener(config, l)).collect()
+fn listeners(config: &Config) -> Node {
+    let config = config.clone();
+    Node::list(sorted(&config.listeners).into_iter().map(move |(_, one)| listener(&config, &one)))
 }
 
 /// An address as `/listeners` shows it.
@@ -89,65 +85,73 @@ pub(super) fn listener_address(address: &Address) -> String {
     }
 }
 
-fn listener(config: &Config, listener: &Listener) -> Value {
-    json!({
-        "name": listener.name,
-        "addresses": listener.addresses.iter().map(listener_address).collect::<Vec<_>>(),
-        "direction": format!("{:?}", listener.direction),
-        "bind": listener.bind_to_port,
-        "filters": listener.filters.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>(),
-        "chains": listener.chains.iter().map(|c| chain(config, c, false)).chain(listener.default_chain.iter().map(|c| chain(config, c, true))).collect::<Vec<_>>(),
-    })
+fn listener(config: &Config, listener: &Listener) -> Node {
+    let chains = listener.chains.iter().map(|c| (c, false)).chain(listener.default_chain.iter().map(|c| (c, true)));
+    let chains: Vec<Node> = chains.map(|(one, default)| chain(config, one, default)).collect();
+    object([
+        ("name", json!(listener.name).into()),
+        ("addresses", json!(listener.addresses.iter().map(listener_address).collect::<Vec<_>>()).into()),
+        ("direction", json!(format!("{:?}", listener.direction)).into()),
+        ("bind", json!(listener.bind_to_port).into()),
+        ("filters", json!(listener.filters.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>()).into()),
+        ("chains", Node::list(chains.into_iter())),
+    ])
 }
 
-fn chain(config: &Config, chain: &FilterChain, default: bool) -> Value {
-    let m = &chain.matches;
-    let terminal = match &chain.terminal {
-        Terminal::Http(hcm) => {
-            let (routes, inline) = match &hcm.routes {
-                RouteSource::Inline(table) => (table.name.clone(), true),
-                RouteSource::Named(name) => (name.clone(), false),
-                RouteSource::Scoped(scoped) => (scoped.name.clone(), false),
-            };
-            json!({
-                "http": {
-                    "stat_prefix": hcm.stat_prefix,
-                    "routes": routes,
-                    "inline": inline,
-                    "loaded": config.route_table(hcm).is_some(),
-                    "filters": hcm.filters.iter().map(|f| f.name.to_string()).collect::<Vec<_>>(),
-                    "table": if inline { config.route_table(hcm).map(|t| route_table(t)) } else { None },
+fn terminal(config: &Config, chain: &FilterChain) -> Node {
+    let hcm = match &chain.terminal {
+        Terminal::Http(hcm) => hcm,
+        Terminal::Tcp(proxy) => {
+            let clusters = match &proxy.cluster {
+                TcpCluster::One(name) => vec![json!({"name": name, "weight": 100})],
+                TcpCluster::Weighted(all) => {
+                    all.iter().map(|(name, weight, _)| json!({"name": name, "weight": weight})).collect()
                 }
-            })
+            };
+            return json!({"tcp": {"stat_prefix": proxy.stat_prefix, "clusters": clusters}}).into();
         }
-        Terminal::Tcp(proxy) => json!({
-            "tcp": {
-                "stat_prefix": proxy.stat_prefix,
-                "clusters": match &proxy.cluster {
-                    TcpCluster::One(name) => vec![json!({"name": name, "weight": 100})],
-                    TcpCluster::Weighted(all) => all.iter().map(|(name, weight, _)| json!({"name": name, "weight": weight})).collect(),
-                },
-            }
-        }),
     };
-    json!({
-        "name": chain.name,
-        "default": default,
-        "match": {
-            "port": m.destination_port,
-            "destinations": m.destinations.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "server_names": m.server_names,
-            "transport": m.transport_protocol,
-            "alpn": m.application_protocols,
-        },
-        "tls": chain.tls.as_ref().map(|tls| json!({
+    let (routes, inline) = match &hcm.routes {
+        RouteSource::Inline(table) => (table.name.clone(), true),
+        RouteSource::Named(name) => (name.clone(), false),
+        RouteSource::Scoped(scoped) => (scoped.name.clone(), false),
+    };
+    let table = config.route_table(hcm).filter(|_| inline).cloned();
+    let http = object([
+        ("stat_prefix", json!(hcm.stat_prefix).into()),
+        ("routes", json!(routes).into()),
+        ("inline", json!(inline).into()),
+        ("loaded", json!(config.route_table(hcm).is_some()).into()),
+        ("filters", json!(hcm.filters.iter().map(|f| f.name.to_string()).collect::<Vec<_>>()).into()),
+        ("table", table.map_or(Node::Leaf(Value::Null), route_table)),
+    ]);
+    object([("http", http)])
+}
+
+fn chain(config: &Config, chain: &FilterChain, default: bool) -> Node {
+    let m = &chain.matches;
+    let matches = json!({
+        "port": m.destination_port,
+        "destinations": m.destinations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "server_names": m.server_names,
+        "transport": m.transport_protocol,
+        "alpn": m.application_protocols,
+    });
+    let tls = chain.tls.as_ref().map(|tls| {
+        json!({
             "certificates": tls.common.certificates.iter().map(|c| format!("{c:?}")).filter(|c| !c.contains("Inline")).collect::<Vec<_>>(),
             "client_certificate": tls.require_client_certificate,
             "trust": tls.common.validation.as_ref().map(trust),
             "alpn": tls.common.alpn,
-        })),
-        "terminal": terminal,
-    })
+        })
+    });
+    object([
+        ("name", json!(chain.name).into()),
+        ("default", json!(default).into()),
+        ("match", matches.into()),
+        ("tls", json!(tls).into()),
+        ("terminal", terminal(config, chain)),
+    ])
 }
 
 fn trust(source: &ValidationSource) -> Value {
@@ -164,17 +168,13 @@ fn san(matcher: &SanMatcher) -> String {
     format!("{:?} {:?}", matcher.kind, matcher.matcher.kind)
 }
 
-fn routes_value(config: &Config) -> Value {
-    sorted(&config.routes).into_iter().map(|(_, table)| route_table(table)).collect()
-}
-
-fn route_table(table: &RouteTable) -> Value {
-    let hosts: Vec<Value> = table
-        .hosts
-        .iter()
-        .map(|host| json!({"name": host.name, "routes": host.routes.iter().map(|r| route(r)).collect::<Vec<_>>()}))
-        .collect();
-    json!({"name": table.name, "virtual_hosts": hosts})
+fn route_table(table: Arc<RouteTable>) -> Node {
+    let name = json!(table.name).into();
+    let hosts = (0..table.hosts.len()).map(move |at| {
+        let host = &table.hosts[at];
+        json!({"name": host.name, "routes": host.routes.iter().map(|r| route(r)).collect::<Vec<_>>()}).into()
+    });
+    object([("name", name), ("virtual_hosts", Node::list(hosts))])
 }
 
 fn route(route: &Route) -> Value {
@@ -209,8 +209,10 @@ fn route(route: &Route) -> Value {
     })
 }
 
-fn clusters_value(live: &keeper::Live) -> Value {
-    keeper::sorted(live).iter().map(|(name, upstream)| cluster(live, name, upstream)).collect()
+fn clusters(live: &Arc<keeper::Live>) -> Node {
+    let all = keeper::sorted(live).into_iter();
+    let live = live.clone();
+    Node::list(all.map(move |(name, upstream)| cluster(&live, &name, &upstream).into()))
 }
 
 fn cluster(live: &keeper::Live, name: &str, upstream: &keeper::Upstream) -> Value {
@@ -234,8 +236,9 @@ fn cluster(live: &keeper::Live, name: &str, upstream: &keeper::Upstream) -> Valu
         LbPolicy::PeakEwma(_) => "PEAK_EWMA",
         LbPolicy::ByDiscovery => "CLUSTER_PROVIDED",
     };
-    let breakers = upstream.breakers(RoutePriority::Default);
-    let set = upstream.plan().set();
+    let breakers = upstream.glance_at_breakers(RoutePriority::Default);
+    let plan = upstream.glance();
+    let set = plan.set();
     json!({
         "name": name,
         "type": discovery,
@@ -250,7 +253,7 @@ fn cluster(live: &keeper::Live, name: &str, upstream: &keeper::Upstream) -> Valu
         },
         "outlier": c.outlier.is_some(),
         "known": live.config.clusters.contains(name),
-        "in_panic": upstream.plan().in_panic(),
+        "in_panic": plan.in_panic(),
         "endpoints": set.hosts().iter().map(|h| endpoint(set.load(), h)).collect::<Vec<_>>(),
     })
 }

@@ -3,7 +3,7 @@
 use super::Admin;
 use crate::{
     telemetry::series::{self, head},
-    upstream::keeper,
+    upstream::keeper::{self, Upstream},
 };
 use std::{
     fmt::Write as _,
@@ -114,7 +114,7 @@ fn health(admin: &Admin, out: &mut String) {
         .into_iter()
         .filter(|(_, _, tracked)| *tracked)
         {
-            let breakers = upstream.breakers(at);
+            let breakers = upstream.glance_at_breakers(at);
             for (what, resource) in RESOURCES {
                 let left = breakers.limit(resource).saturating_sub(breakers.used(resource));
                 let labels = format!("cluster=\"{cluster}\",priority=\"{priority}\",resource=\"{what}\"");
@@ -161,33 +161,35 @@ fn xds(admin: &Admin, out: &mut String) {
     }
 }
 
-/// Upstreams as Envoy's `/clusters` writes them.
-pub(super) fn clusters(admin: &Admin) -> String {
+/// Upstreams as Envoy's `/clusters` writes them, one after the other.
+pub(super) fn clusters(admin: &Admin) -> impl Iterator<Item = String> + Send + use<> {
     let live = admin.live.borrow().clone();
+    keeper::sorted(&live).into_iter().map(|(name, upstream)| cluster(&name, &upstream))
+}
+
+fn cluster(name: &str, upstream: &Upstream) -> String {
     let mut out = String::new();
-    for (name, upstream) in keeper::sorted(&live) {
-        for (priority, at) in [("default", RoutePriority::Default), ("high", RoutePriority::High)] {
-            let breakers = upstream.breakers(at);
-            for (what, resource) in [
-                ("connections", Resource::Connections),
-                ("pending_requests", Resource::Pending),
-                ("requests", Resource::Requests),
-                ("retries", Resource::Retries),
-            ] {
-                let _ = writeln!(out, "{name}::{priority}_priority::max_{what}::{}", breakers.limit(resource));
-            }
+    for (priority, at) in [("default", RoutePriority::Default), ("high", RoutePriority::High)] {
+        let breakers = upstream.glance_at_breakers(at);
+        for (what, resource) in [
+            ("connections", Resource::Connections),
+            ("pending_requests", Resource::Pending),
+            ("requests", Resource::Requests),
+            ("retries", Resource::Retries),
+        ] {
+            let _ = writeln!(out, "{name}::{priority}_priority::max_{what}::{}", breakers.limit(resource));
         }
-        for host in upstream.plan().set().hosts() {
-            let address = super::dump::address(&host.endpoint.address);
-            for (what, value) in [
-                ("rq_active", host.state.active().to_string()),
-                ("hostname", host.endpoint.hostname.to_string()),
-                ("health_flags", host.state.flags(host.endpoint.health)),
-                ("weight", host.endpoint.weight.to_string()),
-                ("priority", host.priority.to_string()),
-            ] {
-                let _ = writeln!(out, "{name}::{address}::{what}::{value}");
-            }
+    }
+    for host in upstream.glance().set().hosts() {
+        let address = super::dump::address(&host.endpoint.address);
+        for (what, value) in [
+            ("rq_active", host.state.active().to_string()),
+            ("hostname", host.endpoint.hostname.to_string()),
+            ("health_flags", host.state.flags(host.endpoint.health)),
+            ("weight", host.endpoint.weight.to_string()),
+            ("priority", host.priority.to_string()),
+        ] {
+            let _ = writeln!(out, "{name}::{address}::{what}::{value}");
         }
     }
     out

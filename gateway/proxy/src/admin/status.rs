@@ -1,14 +1,18 @@
 //! Endpoints, listeners, certificates and the process itself, as JSON in Envoy's shapes.
 
 use super::{Admin, pages, text};
-use crate::{tls::context, upstream::keeper};
+use crate::{
+    tls::context,
+    upstream::keeper::{self, Upstream},
+};
 use serde_json::{Map, Value, json};
 use std::{
+    borrow::Cow,
     fs,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
-use tombolo_controlplane_api::json::timestamp;
+use tombolo_controlplane_api::json::{Node, timestamp};
 use tombolo_gateway_core::{
     balance::Host,
     breaker::Resource,
@@ -25,38 +29,38 @@ fn socket(address: std::net::SocketAddr) -> Value {
 }
 
 /// `/clusters?format=json`.
-pub(super) fn clusters(admin: &Admin) -> Result<String, String> {
-    let live = admin.live.borrow().clone();
-    let all: Vec<Value> = keeper::sorted(&live)
-        .iter()
-        .map(|(name, upstream)| {
-            let set = upstream.plan().set();
-            let thresholds = [("DEFAULT", RoutePriority::Default), ("HIGH", RoutePriority::High)].map(|(word, at)| {
-                let breakers = upstream.breakers(at);
-                json!({
-                    "priority": word,
-                    "max_connections": breakers.limit(Resource::Connections),
-                    "max_pending_requests": breakers.limit(Resource::Pending),
-                    "max_requests": breakers.limit(Resource::Requests),
-                    "max_retries": breakers.limit(Resource::Retries),
-                })
-            });
-            let mut out = json!({
-                "name": name,
-                "added_via_api": !admin.file,
-                "observability_name": name,
-                "circuit_breakers": {"thresholds": thresholds},
-                "host_statuses": set.hosts().iter().map(|host| host_status(set.load(), host)).collect::<Vec<_>>(),
-            });
-            if let (Discovery::Eds(service), Some(members)) = (&upstream.cluster.discovery, out.as_object_mut())
-                && service != name
-            {
-                members.insert("eds_service_name".to_owned(), json!(service));
-            }
-            out
+pub(super) fn clusters(admin: &Admin) -> Node {
+    let (live, dynamic) = (admin.live.borrow().clone(), !admin.file);
+    let all = keeper::sorted(&live).into_iter().map(move |(name, upstream)| cluster(&name, &upstream, dynamic).into());
+    Node::object(std::iter::once((Cow::Borrowed("cluster_statuses"), Node::list(all))))
+}
+
+fn cluster(name: &Arc<str>, upstream: &Upstream, dynamic: bool) -> Value {
+    let plan = upstream.glance();
+    let set = plan.set();
+    let thresholds = [("DEFAULT", RoutePriority::Default), ("HIGH", RoutePriority::High)].map(|(word, at)| {
+        let breakers = upstream.glance_at_breakers(at);
+        json!({
+            "priority": word,
+            "max_connections": breakers.limit(Resource::Connections),
+            "max_pending_requests": breakers.limit(Resource::Pending),
+            "max_requests": breakers.limit(Resource::Requests),
+            "max_retries": breakers.limit(Resource::Retries),
         })
-        .collect();
-    text(&json!({ "cluster_statuses": all }))
+    });
+    let mut out = json!({
+        "name": name,
+        "added_via_api": dynamic,
+        "observability_name": name,
+        "circuit_breakers": {"thresholds": thresholds},
+        "host_statuses": set.hosts().iter().map(|host| host_status(set.load(), host)).collect::<Vec<_>>(),
+    });
+    if let (Discovery::Eds(service), Some(members)) = (&upstream.cluster.discovery, out.as_object_mut())
+        && service != name
+    {
+        members.insert("eds_service_name".to_owned(), json!(service));
+    }
+    out
 }
 
 fn host_status(load: &ClusterLoad, host: &Host) -> Value {

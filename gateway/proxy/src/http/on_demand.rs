@@ -23,7 +23,7 @@ pub(super) async fn live_for(downstream: &Downstream, head: &Head) -> Rc<Pinned>
     }
     let Some(table) = live.config.routes_for(&downstream.hcm, &head.authority, &head.headers) else { return live };
     let host = if table.ignore_port { without_port(&head.authority) } else { &head.authority };
-    if table.more_hosts.is_none() || table.index.find(host).is_some() {
+    if table.more_hosts.is_none() || table.find(host).is_some() {
         return live;
     }
     let told = worker.setup.asker.host(&table.name, host).await;

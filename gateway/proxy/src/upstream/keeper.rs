@@ -11,11 +11,11 @@ use super::{
     health::{Around, Checked, Checks},
 };
 use crate::clock;
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use kept::{Kept, Sources};
 pub(crate) use shown::{Life, Upstream};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -87,6 +87,9 @@ pub(crate) struct Keeper {
     lookups: JoinSet<()>,
     checks: Checks,
     kept: AHashMap<Arc<str>, Kept>,
+    /// Of those the ones that follow others, and the ones whose outliers are looked for: most are neither.
+    aggregates: BTreeSet<Arc<str>>,
+    detecting: BTreeSet<Arc<str>>,
     local: Option<(Arc<str>, Locality)>,
     fleet: Option<Fleet>,
     live: Live,
@@ -125,6 +128,8 @@ impl Keeper {
             lookups: JoinSet::new(),
             checks: Checks::new(setup.around),
             kept: AHashMap::new(),
+            aggregates: BTreeSet::new(),
+            detecting: BTreeSet::new(),
             local: setup.local,
             fleet: None,
             live: Live::default(),
@@ -192,7 +197,8 @@ impl Keeper {
     }
 
     fn next_tick(&self) -> Instant {
-        let next = self.kept.values().filter_map(Kept::detector).map(Detector::next_tick).min();
+        let detecting = self.detecting.iter().filter_map(|name| self.kept.get(name)?.detector());
+        let next = detecting.map(Detector::next_tick).min();
         let far = Instant::now() + Duration::from_secs(3600);
         let sweep = next.map_or(far, |at| (clock::origin() + Duration::from_millis(at.0)).min(far));
         let sweep = self.warming.values().fold(sweep, |sweep, since| sweep.min(*since + FIRST_ROUND));
@@ -205,28 +211,31 @@ impl Keeper {
     fn take_config(&mut self) -> bool {
         let config = self.configs.borrow_and_update().clone();
         let now = clock::now();
-        let gone: Vec<Arc<str>> = self.kept.keys().filter(|name| !config.clusters.contains(name)).cloned().collect();
-        for name in gone {
-            self.live.upstreams.remove(&name);
-            self.checks.forget(&name);
-            self.warming.remove(&name);
-            if let Some(gone) = self.kept.remove(&name) {
-                gone.stop();
+        let before = std::mem::replace(&mut self.live.config, config.clone());
+        let clusters = config.clusters.changes(&before.clusters);
+        // Endpoints alone may have changed, too.
+        let changed: AHashSet<&Arc<str>> = clusters.chain(config.loads.changes(&before.loads)).collect();
+        for name in changed {
+            match config.clusters.get(name) {
+                Some(cluster) => {
+                    let load = config.loads.get(name).cloned().unwrap_or_else(|| kept::empty(name));
+                    self.take_cluster(name, cluster, load, now);
+                }
+                None => self.forget_cluster(name),
             }
         }
-        for (name, cluster) in config.clusters.iter() {
-            let load = config.loads.get(name);
-            let same = self
-                .kept
-                .get(name)
-                .is_some_and(|k| Arc::ptr_eq(k.cluster(), cluster) && load.is_none_or(|l| Arc::ptr_eq(k.load(), l)));
-            if !same {
-                let load = load.cloned().unwrap_or_else(|| kept::empty(name));
-                self.take_cluster(name, cluster, load, now);
-            }
-        }
-        self.live.config = config;
         true
+    }
+
+    fn forget_cluster(&mut self, name: &Arc<str>) {
+        self.live.upstreams.remove(name);
+        self.checks.forget(name);
+        self.warming.remove(name);
+        self.aggregates.remove(name);
+        self.detecting.remove(name);
+        if let Some(gone) = self.kept.remove(name) {
+            gone.stop();
+        }
     }
 
     fn take_cluster(&mut self, name: &Arc<str>, cluster: &Arc<Cluster>, load: Arc<ClusterLoad>, now: Millis) {
@@ -260,6 +269,12 @@ impl Keeper {
         {
             kept.replan(self.fleet.as_ref(), now);
         }
+        let enlist = |list: &mut BTreeSet<Arc<str>>, belongs| match belongs {
+            true => drop(list.insert(name.clone())),
+            false => drop(list.remove(name)),
+        };
+        enlist(&mut self.detecting, kept.detector().is_some());
+        enlist(&mut self.aggregates, matches!(cluster.discovery, Discovery::Aggregate(_)));
         self.kept.insert(name.clone(), kept);
         // What is there from the start is waited for as a whole.
         if renewed && matches!(self.first, First::Over) && self.is_cold(name) {
@@ -352,8 +367,9 @@ impl Keeper {
         let now = clock::now();
         let due =
             |kept: &mut Kept| kept.detector_mut().is_some_and(|d| d.next_tick() <= now && d.tick(now, rand::random()));
+        let detecting = self.detecting.iter();
         let changed: Vec<Arc<str>> =
-            self.kept.iter_mut().filter_map(|(name, kept)| due(kept).then(|| name.clone())).collect();
+            detecting.filter(|name| self.kept.get_mut(*name).is_some_and(due)).cloned().collect();
         for name in &changed {
             self.replan(name, now);
         }
@@ -391,7 +407,8 @@ impl Keeper {
     /// Aggregates follow their members.
     fn link(&mut self) {
         let mut linked = Vec::new();
-        for (name, kept) in &mut self.kept {
+        for name in &self.aggregates {
+            let Some(kept) = self.kept.get_mut(name) else { continue };
             let Discovery::Aggregate(members) = &kept.cluster().discovery else { continue };
             let plans: Vec<Option<Arc<Plan>>> =
                 members.iter().map(|member| self.live.upstreams.get(member).map(|u| u.plan().clone())).collect();

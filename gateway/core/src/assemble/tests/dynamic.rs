@@ -172,16 +172,49 @@ fn virtual_hosts_join_their_table() {
     all.complete(Kind::Host);
     let config = all.step(NOW).unwrap();
     let table = config.routes.get("r").unwrap();
-    assert_eq!((table.index.find("static"), table.index.find("dynamic")), (Some(0), Some(1)));
+    assert_eq!((table.find("static"), table.find("Dynamic")), (Some(0), Some(1)));
+    assert_eq!(&*table.host(1).unwrap().name, "r/dynamic");
     assert!(all.admits(&host("r/other", "static")).unwrap_err().contains("twice"));
     all.put(host("r/late", "late"));
     let config = all.step(NOW).unwrap();
-    assert!(config.routes.get("r").unwrap().index.find("late").is_some());
+    assert!(config.routes.get("r").unwrap().find("late").is_some());
     all.put(vhds_table());
     assert!(all.step(NOW).is_none());
     all.remove(Kind::Host, "r/dynamic");
     let config = all.step(NOW).unwrap();
-    assert_eq!(config.routes.get("r").unwrap().index.find("dynamic"), None);
+    assert_eq!(config.routes.get("r").unwrap().find("dynamic"), None);
+    assert_eq!(table.find("dynamic"), Some(1), "who holds the table before goes on with it");
+}
+
+#[test]
+fn hosts_that_come_one_by_one_are_found_as_if_they_were_written() {
+    let mut all = running();
+    all.put(vhds_table());
+    all.complete(Kind::Host);
+    let domains = ["a.b", "*.b", "*.a.b", "a.*", "A.c", "*"];
+    for domain in domains {
+        all.put(host(&format!("r/{domain}"), domain));
+    }
+    all.remove(Kind::Host, "r/*.a.b");
+    all.put(host("r/again", "*.a.b"));
+    all.put(host("r/a.b", "moved.b"));
+    let config = all.step(NOW).unwrap();
+    let table = config.routes.get("r").unwrap();
+    let found = |name: &str| table.find(name).and_then(|place| table.host(place)).map(|host| host.name.to_string());
+    for (name, wanted) in [
+        ("static", "h"),
+        ("moved.b", "r/a.b"),
+        ("a.b", "r/*.b"),
+        ("x.a.b", "r/again"),
+        ("a.C", "r/A.c"),
+        ("a.d", "r/a.*"),
+        ("elsewhere", "r/*"),
+    ] {
+        let host = found(name).unwrap();
+        assert!(host == wanted || wanted == "h" && table.find(name) == Some(0), "{name}: {host}");
+    }
+    assert!(all.admits(&host("r/twin", "MOVED.b")).is_err() && all.admits(&host("r/twin", "a.b")).is_ok());
+    assert!(all.admits(&host("r/twin", "*.B")).is_err());
 }
 
 #[test]

@@ -86,11 +86,18 @@ impl Upstream {
 
     /// Who may be chosen.
     pub(crate) fn plan(&self) -> &Arc<Plan> {
-        self.plan.get_or_init(|| {
-            let now = clock::now();
-            let set = Arc::new(EndpointSet::new(&self.load, None, false, now));
-            Arc::new(Plan::new(&set, &self.cluster.lb, now))
-        })
+        self.plan.get_or_init(|| Arc::new(self.first_plan()))
+    }
+
+    /// The plan for somebody who only looks: one that nobody needed yet is made, shown and forgotten.
+    pub(crate) fn glance(&self) -> Arc<Plan> {
+        self.plan.get().cloned().unwrap_or_else(|| Arc::new(self.first_plan()))
+    }
+
+    fn first_plan(&self) -> Plan {
+        let now = clock::now();
+        let set = Arc::new(EndpointSet::new(&self.load, None, false, now));
+        Plan::new(&set, &self.cluster.lb, now)
     }
 
     /// Whether somebody asked for the plan, so that there are endpoints with a state.
@@ -106,6 +113,16 @@ impl Upstream {
     /// The breakers of a priority.
     pub(crate) fn breakers(&self, priority: RoutePriority) -> &Arc<Breakers> {
         self.life.breakers(priority, &self.cluster.breakers)
+    }
+
+    /// The breakers for somebody who only looks.
+    pub(crate) fn glance_at_breakers(&self, priority: RoutePriority) -> Arc<Breakers> {
+        let limits = &self.cluster.breakers;
+        let (made, limits) = match priority {
+            RoutePriority::Default => (&self.life.breakers[0], &limits.default),
+            RoutePriority::High => (&self.life.breakers[1], &limits.high),
+        };
+        made.get().cloned().unwrap_or_else(|| Breakers::new(limits))
     }
 
     /// A request goes to it.
@@ -146,6 +163,12 @@ mod tests {
         let (cluster, load) = cluster(7);
         let upstream = Upstream::idle(cluster, load, None);
         assert!(!upstream.is_planned() && upstream.life.breakers.iter().all(|cell| cell.get().is_none()));
+        assert!(upstream.glance().set().hosts().is_empty());
+        assert_eq!(upstream.glance_at_breakers(RoutePriority::Default).limit(Resource::Requests), 7);
+        assert!(
+            !upstream.is_planned() && upstream.life.breakers.iter().all(|cell| cell.get().is_none()),
+            "only looked at"
+        );
         assert!(upstream.plan().set().hosts().is_empty());
         assert!(upstream.is_planned());
         assert_eq!(upstream.breakers(RoutePriority::Default).limit(Resource::Requests), 7);
