@@ -1,6 +1,6 @@
 //! A gateway process.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -51,10 +51,25 @@ impl Gateway {
     /// # Errors
     /// When it does not within ten seconds.
     pub async fn ready(program: &Path, xds: SocketAddr, workers: usize) -> Result<Self> {
+        let xds = xds.to_string();
+        let args = ["--xds", &xds, "--xds-mode", "sotw", "--node", "router~127.0.0.1~test.d~d.svc"];
+        Self::start(program, &args, workers).await
+    }
+
+    /// The same for what a file says.
+    ///
+    /// # Errors
+    /// When it does not serve that within ten seconds.
+    pub async fn of_file(program: &Path, file: &Path, workers: usize) -> Result<Self> {
+        let file = file.to_string_lossy();
+        Self::start(program, &["--config", &file], workers).await
+    }
+
+    async fn start(program: &Path, args: &[&str], workers: usize) -> Result<Self> {
         let admin = free()?;
         let mut command = Command::new(program);
         command
-            .args(["--xds", &xds.to_string(), "--xds-mode", "sotw", "--node", "router~127.0.0.1~test.d~d.svc"])
+            .args(args)
             .args(["--admin", &admin.to_string(), "--workers", &workers.to_string(), "--drain-seconds", "5"])
             .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())])
             .stdout(Stdio::inherit())
@@ -106,6 +121,16 @@ impl Gateway {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no memory")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// That no task of it broke.
+    ///
+    /// # Errors
+    /// When one did, or it gives no answer.
+    pub async fn is_whole(&self) -> Result<()> {
+        let panics = self.counter("tombolo_gateway_panics_total").await?;
+        ensure!(panics == 0.0, "{panics} panics");
+        Ok(())
     }
 
     /// Asks it to stop; the future ends when it has.

@@ -3,10 +3,14 @@
 
 pub mod ads;
 pub mod certificates;
+pub mod files;
+pub mod flood;
 pub mod gateway;
 pub mod origin;
 pub mod peers;
 pub mod recorder;
 pub mod resources;
+pub mod scripted;
 pub mod wire1;
 pub mod wire2;
+pub mod world;

@@ -52,7 +52,7 @@ use tombolo_controlplane_api::{
                 },
             },
         },
-        google::protobuf::Any,
+        google::protobuf::{Any, BoolValue, Duration},
     },
 };
 
@@ -113,37 +113,41 @@ fn common(own: Option<&Leaf>, trust: Option<&str>) -> Option<CommonTlsContext> {
 pub fn server_tls(own: &Leaf, trust: Option<&str>) -> DownstreamTlsContext {
     DownstreamTlsContext {
         common_tls_context: common(Some(own), trust),
-        require_client_certificate: trust.map(|_| true.into_value()),
+        require_client_certificate: trust.map(|_| BoolValue { value: true }),
         ..Default::default()
     }
 }
 
-trait IntoValue {
-    fn into_value(self) -> tombolo_controlplane_api::xds::google::protobuf::BoolValue;
+/// What sends to a cluster.
+#[must_use]
+pub fn to_cluster(cluster: &str) -> RouteAction {
+    RouteAction {
+        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.into())),
+        ..Default::default()
+    }
 }
 
-impl IntoValue for bool {
-    fn into_value(self) -> tombolo_controlplane_api::xds::google::protobuf::BoolValue {
-        tombolo_controlplane_api::xds::google::protobuf::BoolValue { value: self }
+/// A route for what begins with a prefix.
+#[must_use]
+pub fn route(prefix: &str, action: route::Action) -> Route {
+    let path = route_match::PathSpecifier::Prefix(prefix.into());
+    Route {
+        r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }),
+        action: Some(action),
+        ..Default::default()
     }
 }
 
 /// A connection manager that sends everything to one cluster.
 #[must_use]
 pub fn manager(cluster: &str) -> HttpConnectionManager {
-    let action = RouteAction {
-        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.into())),
-        ..Default::default()
-    };
-    let route = Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(route_match::PathSpecifier::Prefix("/".into())),
-            ..Default::default()
-        }),
-        action: Some(route::Action::Route(action)),
-        ..Default::default()
-    };
-    let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes: vec![route], ..Default::default() };
+    manager_of(vec![route("/", route::Action::Route(to_cluster(cluster)))])
+}
+
+/// A connection manager with these routes for every host.
+#[must_use]
+pub fn manager_of(routes: Vec<Route>) -> HttpConnectionManager {
+    let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..Default::default() };
     HttpConnectionManager {
         stat_prefix: "test".into(),
         route_specifier: Some(RouteSpecifier::RouteConfig(RouteConfiguration {
@@ -158,6 +162,25 @@ pub fn manager(cluster: &str) -> HttpConnectionManager {
         }],
         ..Default::default()
     }
+}
+
+/// A connection manager whose requests to a cluster may become tunnels. A second is long for it, and a connection that is
+/// to end does so soon.
+#[must_use]
+pub fn tunnels(cluster: &str) -> HttpConnectionManager {
+    let soon = || {
+        let second = Duration { seconds: 1, nanos: 0 };
+        route::Action::Route(RouteAction { timeout: Some(second), ..to_cluster(cluster) })
+    };
+    let path = route_match::PathSpecifier::ConnectMatcher(route_match::ConnectMatcher {});
+    let connect =
+        Route { r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }), ..route("/", soon()) };
+    let mut hcm = manager_of(vec![connect, route("/", soon())]);
+    hcm.delayed_close_timeout = Some(Duration { seconds: 0, nanos: 50_000_000 });
+    for kind in ["websocket", "CONNECT", "connect-udp"] {
+        allow_upgrade(&mut hcm, kind);
+    }
+    hcm
 }
 
 /// Lets requests become tunnels of this kind.
@@ -180,7 +203,7 @@ pub fn http3_listener(name: &str, at: SocketAddr, tls: DownstreamTlsContext, mut
 
 /// A client whose last word was lost on the way is noticed by its silence, here soon enough for a test.
 fn quic_options() -> QuicProtocolOptions {
-    let ten = tombolo_controlplane_api::xds::google::protobuf::Duration { seconds: 10, nanos: 0 };
+    let ten = Duration { seconds: 10, nanos: 0 };
     let idle = QuicTimes { idle_network_timeout: Some(ten), ..Default::default() };
     QuicProtocolOptions { quic_protocol_options: Some(idle), ..Default::default() }
 }

@@ -149,6 +149,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
+    /// What still comes until the other side ends the connection by itself.
+    ///
+    /// # Errors
+    /// When it stays.
+    pub async fn rest(mut self) -> Result<Vec<u8>> {
+        while self.more().await? {}
+        Ok(self.ahead)
+    }
+
     /// Says that no more will be sent and waits for the same; what still came.
     ///
     /// # Errors

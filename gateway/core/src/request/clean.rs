@@ -16,8 +16,14 @@ const LONGEST_TE: usize = 256;
 /// Removes the headers that `connection` nominates. `false`: the request is to be refused, because it nominates too many, or one
 /// whose removal would hide where the request came from.
 pub(super) fn connection_nominated(headers: &mut HeaderMap) -> bool {
-    let Some(connection) = headers.get(header::CONNECTION) else { return true };
-    let Ok(list) = connection.to_str().map(str::to_ascii_lowercase) else { return false };
+    let mut list = String::new();
+    // Several lines are one list.
+    for line in headers.get_all(header::CONNECTION) {
+        let Ok(line) = line.to_str() else { return false };
+        list.push_str(line);
+        list.push(',');
+    }
+    list.make_ascii_lowercase();
     let tokens = || list.split(',').map(str::trim).filter(|token| !token.is_empty());
     if tokens().count() >= MOST_NOMINATED {
         return false;

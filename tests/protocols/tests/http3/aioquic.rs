@@ -34,7 +34,7 @@ async fn play(more: &[&str], least: usize) -> Option<u64> {
     assert!(failed.is_empty(), "{} of {} cases failed: {failed:#?}\n{errors}", failed.len(), cases.len());
     assert!(output.status.success() && cases.len() >= least, "{} cases, {}\n{errors}", cases.len(), output.status);
     assert_eq!(cases.last().unwrap()["case"], "end");
-    assert_eq!(world.gateway.counter("tombolo_gateway_panics_total").await.unwrap(), 0.0);
+    world.gateway.is_whole().await.unwrap();
     Some(world.gateway.most_memory().unwrap() - before)
 }
 

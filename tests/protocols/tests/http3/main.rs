@@ -3,16 +3,16 @@
 
 mod aioquic;
 mod client;
+mod early;
 mod serving;
 
-use std::path::Path;
 use tombolo_controlplane_api::xds::google::protobuf::Any;
 use tombolo_tests_protocols::{
     ads::Ads,
     certificates::{Authority, Leaf},
     gateway::{Gateway, free},
     origin::Origin,
-    resources,
+    resources, world,
 };
 
 /// The program under test.
@@ -41,8 +41,8 @@ impl World {
         let origin = Origin::start().await.unwrap();
         let at = free().unwrap();
         let cluster = resources::http2_cluster("origin", origin.address);
-        let ads = Ads::start(vec![cluster, listener(at, &own, &authority)]).await.unwrap();
-        let gateway = Gateway::ready(Path::new(GATEWAY), ads.address, workers).await.unwrap();
-        Self { gateway, at, authority, _ads: ads, _origin: origin }
+        let resources = vec![cluster, listener(at, &own, &authority)];
+        let (gateway, _ads) = world::serve(GATEWAY, workers, resources).await.unwrap();
+        Self { gateway, at, authority, _ads, _origin: origin }
     }
 }

@@ -7,13 +7,27 @@ use super::{
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use std::{net::UdpSocket, time::Duration};
-use tombolo_controlplane_api::xds::envoy::{
-    config::core::v3::{HeaderValue, HeaderValueOption},
-    extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-        ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails,
+use tombolo_controlplane_api::xds::{
+    envoy::{
+        config::core::v3::{HeaderValue, HeaderValueOption},
+        extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+            ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails,
+        },
     },
+    google::protobuf::Any,
 };
-use tombolo_tests_protocols::resources;
+use tombolo_tests_protocols::{
+    ads::Ads,
+    certificates::Authority,
+    gateway::{Gateway, free},
+    origin::Origin,
+    resources, world,
+};
+
+/// A gateway with one worker for these resources.
+async fn serve(resources: Vec<Any>) -> (Gateway, Ads) {
+    world::serve(super::GATEWAY, 1, resources).await.unwrap()
+}
 
 fn post(path: &str) -> Request<()> {
     Request::post(format!("https://localhost{path}")).body(()).unwrap()
@@ -140,10 +154,10 @@ async fn clients_that_vanish_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_can_offer_http3_beside_others() {
-    let authority = tombolo_tests_protocols::certificates::Authority::new().unwrap();
+    let authority = Authority::new().unwrap();
     let own = authority.sign(&["localhost"]).unwrap();
-    let origin = tombolo_tests_protocols::origin::Origin::start().await.unwrap();
-    let at = tombolo_tests_protocols::gateway::free().unwrap();
+    let origin = Origin::start().await.unwrap();
+    let at = free().unwrap();
     let mut hcm = resources::manager("origin");
     if let Some(RouteSpecifier::RouteConfig(routes)) = &mut hcm.route_specifier {
         routes.response_headers_to_add = vec![HeaderValueOption {
@@ -156,21 +170,17 @@ async fn routes_can_offer_http3_beside_others() {
         }];
     }
     // TCP and UDP of one port.
-    let ads = tombolo_tests_protocols::ads::Ads::start(vec![
+    let (_gateway, _ads) = serve(vec![
         resources::http2_cluster("origin", origin.address),
         resources::plain_listener("tcp", at, hcm.clone()),
         resources::http3_listener("udp", at, resources::server_tls(&own, None), hcm),
     ])
-    .await
-    .unwrap();
-    let gateway =
-        tombolo_tests_protocols::gateway::Gateway::ready(super::GATEWAY.as_ref(), ads.address, 1).await.unwrap();
+    .await;
     let head = plain_get(at).await;
     let offer = format!("alt-svc: h3=\":{}\"; ma=86400", at.port());
     assert!(head.contains(&offer), "{head}");
     let mut client = Client::open(at, settings(&authority.root, None)).await.unwrap();
     assert_eq!(client.get("/").await.unwrap().head.headers()["alt-svc"].to_str().unwrap(), &offer["alt-svc: ".len()..]);
-    drop(gateway);
 }
 
 async fn plain_get(at: std::net::SocketAddr) -> String {
@@ -184,17 +194,11 @@ async fn plain_get(at: std::net::SocketAddr) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http3_is_spoken_towards_upstreams() {
-    use tombolo_tests_protocols::{
-        ads::Ads,
-        certificates::Authority,
-        gateway::{Gateway, free},
-        origin::Origin,
-    };
     let authority = Authority::new().unwrap();
     let own = authority.sign(&["localhost", "127.0.0.1"]).unwrap();
     let origin = Origin::start().await.unwrap();
     let (front, plain, back, closed) = (free().unwrap(), free().unwrap(), free().unwrap(), free().unwrap());
-    let ads = Ads::start(vec![
+    let (gateway, _ads) = serve(vec![
         resources::http2_cluster("origin", origin.address),
         resources::http3_cluster("back", back, "localhost", &authority.root),
         resources::http3_cluster("closed", closed, "localhost", &authority.root),
@@ -202,9 +206,7 @@ async fn http3_is_spoken_towards_upstreams() {
         resources::http3_listener("front", front, resources::server_tls(&own, None), resources::manager("back")),
         resources::plain_listener("plain", plain, resources::manager("closed")),
     ])
-    .await
-    .unwrap();
-    let gateway = Gateway::ready(super::GATEWAY.as_ref(), ads.address, 1).await.unwrap();
+    .await;
     let mut client = Client::open(front, settings(&authority.root, None)).await.unwrap();
     let large = Bytes::from(vec![5; 2_000_000]);
     let mut trailers = HeaderMap::new();
@@ -221,5 +223,5 @@ async fn http3_is_spoken_towards_upstreams() {
     // One connection to the origin and one to the other listener carried all of it.
     assert_eq!(gateway.counter("tombolo_gateway_upstream_connections").await.unwrap(), 2.0);
     assert!(plain_get(plain).await.starts_with("HTTP/1.1 503 "));
-    assert_eq!(gateway.counter("tombolo_gateway_panics_total").await.unwrap(), 0.0);
+    gateway.is_whole().await.unwrap();
 }

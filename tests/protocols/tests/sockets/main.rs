@@ -9,4 +9,14 @@ mod places;
 mod proxy_protocol;
 mod sink;
 mod websocket;
-mod world;
+
+use tombolo_controlplane_api::xds::google::protobuf::Any;
+use tombolo_tests_protocols::{ads::Ads, gateway::Gateway, world};
+
+/// The program under test.
+const GATEWAY: &str = env!("CARGO_BIN_EXE_tombolo-protocols-gateway");
+
+/// A gateway with one worker for these resources.
+async fn serve(resources: Vec<Any>) -> (Gateway, Ads) {
+    world::serve(GATEWAY, 1, resources).await.unwrap()
+}

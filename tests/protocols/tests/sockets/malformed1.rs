@@ -1,10 +1,13 @@
 //! The corpus of HTTP/1 requests, sound and malformed, through a gateway to servers of both versions: what is refused
 //! reaches nobody, what is taken arrives once and means one thing, and nobody else is the worse for either.
 
-use crate::world::{Arrived, Place, Probe, World, arrived};
+use crate::GATEWAY;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::TcpStream;
-use tombolo_tests_protocols::wire1::Wire;
+use tombolo_tests_protocols::{
+    wire1::Wire,
+    world::{Arrived, Place, Probe, World, arrived},
+};
 
 #[path = "../../../../gateway/http1/tests/corpus/mod.rs"]
 mod corpus;
@@ -118,7 +121,7 @@ fn judge(outcomes: &[Outcome], forwarded: &[(String, usize)], arrived: &Arrived)
 }
 
 async fn all(place: &Place, cases: &[Case]) -> Vec<String> {
-    let mut probe = Probe::open(place.at).await;
+    let mut probe = Probe::open(place.at).await.unwrap();
     let mut wrong = Vec::new();
     for case in cases {
         let wire = Wire::new(TcpStream::connect(place.at).await.unwrap());
@@ -135,10 +138,10 @@ async fn all(place: &Place, cases: &[Case]) -> Vec<String> {
 async fn malformed_requests_stop_at_the_gateway() {
     let cases = corpus::cases();
     assert!(cases.len() >= 440, "{} cases", cases.len());
-    let world = World::start(false).await;
+    let world = World::start(GATEWAY, false).await.unwrap();
     let for_two: Vec<Case> = cases.iter().filter(|case| case.name != NOT_FOR_TWO).cloned().collect();
     let (one, two) = tokio::join!(all(&world.one, &cases), all(&world.two, &for_two));
     let report = |wrong: &[String]| format!("{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(one.is_empty() && two.is_empty(), "to HTTP/1 {}\nto HTTP/2 {}", report(&one), report(&two));
-    world.no_panics().await;
+    world.gateway.is_whole().await.unwrap();
 }

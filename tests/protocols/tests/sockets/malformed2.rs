@@ -1,8 +1,11 @@
 //! HTTP/2 requests, sound and malformed, through a gateway to servers of both versions.
 
-use crate::world::{Place, Probe, World, arrived};
+use crate::GATEWAY;
 use anyhow::{Result, ensure};
-use tombolo_tests_protocols::wire2::{self, DATA, END_STREAM, Fields, HEADERS, Wire2, frame};
+use tombolo_tests_protocols::{
+    wire2::{self, DATA, END_STREAM, Fields, HEADERS, Wire2, frame},
+    world::{Place, Probe, World, arrived},
+};
 
 /// What is sent after a head.
 enum Then {
@@ -378,7 +381,7 @@ async fn play_harshly(place: &Place, probe: &mut Probe, case: &Case) -> Result<(
 }
 
 async fn all(place: &Place, cases: &[Case], gentle: bool) -> Vec<String> {
-    let mut probe = Probe::open(place.at).await;
+    let mut probe = Probe::open(place.at).await.unwrap();
     let mut wrong = Vec::new();
     for case in cases {
         let played =
@@ -392,11 +395,11 @@ async fn all(place: &Place, cases: &[Case], gentle: bool) -> Vec<String> {
 }
 
 async fn check_all(cases: &[Case], gentle: bool) {
-    let world = World::start(gentle).await;
+    let world = World::start(GATEWAY, gentle).await.unwrap();
     let (one, two) = tokio::join!(all(&world.one, cases, gentle), all(&world.two, cases, gentle));
     let report = |wrong: &[String]| format!("{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     assert!(one.is_empty() && two.is_empty(), "to HTTP/1 {}\nto HTTP/2 {}", report(&one), report(&two));
-    world.no_panics().await;
+    world.gateway.is_whole().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use crate::{
     upstream::pool::Books,
 };
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use std::{
     cell::RefCell,
@@ -46,6 +46,8 @@ struct Inner {
     pump: Option<Pump>,
     /// The last response allows another request.
     reusable: bool,
+    /// The server asked for the request's body.
+    continued: bool,
     /// Counts requests, so that a body that outlived its own reads nothing of the next.
     turn: u64,
 }
@@ -70,6 +72,13 @@ pub(crate) struct Outbound<'a> {
     pub(crate) proceed: Option<&'a dyn Fn(HeaderMap)>,
 }
 
+impl Outbound<'_> {
+    /// The server may answer before it has taken the body.
+    fn expects(&self) -> bool {
+        self.framing != Framing::None && self.headers.contains_key(header::EXPECT)
+    }
+}
+
 impl Client {
     /// A fresh connection.
     pub(crate) fn new(stream: Stream, rules: Rules, case: Case, books: Books) -> Rc<Self> {
@@ -81,6 +90,7 @@ impl Client {
             decoder: Decoder::new(Framing::None),
             pump: None,
             reusable: true,
+            continued: false,
             turn: 0,
         };
         Rc::new(Self { inner: RefCell::new(inner), _books: books })
@@ -139,21 +149,29 @@ impl Client {
         loop {
             let head = ready!(inner.poll_response(cx, to_head)).map_err(sent)?;
             if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-                if head.status == StatusCode::CONTINUE
-                    && let Some(proceed) = out.proceed
-                {
-                    proceed(head.headers);
+                if head.status == StatusCode::CONTINUE {
+                    inner.continued = true;
+                    if let Some(proceed) = out.proceed {
+                        proceed(head.headers);
+                    }
                 }
                 continue;
             }
-            let tunnel = out.tunnel
-                && (head.status == StatusCode::SWITCHING_PROTOCOLS
-                    || (out.line.method == "CONNECT" && head.status.is_success()));
+            // A CONNECT names nothing to switch to: it becomes a tunnel by success alone.
+            let agreed = if out.line.method == "CONNECT" {
+                head.status.is_success()
+            } else {
+                head.status == StatusCode::SWITCHING_PROTOCOLS
+            };
+            let tunnel = out.tunnel && agreed;
             if head.status == StatusCode::SWITCHING_PROTOCOLS && !tunnel {
                 return Poll::Ready(Err(sent(Failure::new(Kind::UpstreamProtocol))));
             }
             let incoming =
                 if tunnel { Incoming::Empty } else { inner.begin_body(&head).unwrap_or_else(|| self.body(inner.turn)) };
+            // Whatever a server makes of an upgrade that it did not agree to, nobody else is to be part of it; and whether
+            // one that did not ask for a body waits for it, or takes it for a request, only it knows.
+            inner.reusable &= !out.tunnel && (inner.continued || !out.expects());
             let mut response = Response::new(incoming);
             *response.status_mut() = head.status;
             *response.headers_mut() = head.headers;
@@ -180,6 +198,7 @@ impl Inner {
         self.turn += 1;
         self.scanner = Scanner::new();
         self.reusable = false;
+        self.continued = false;
         let mut ended = body.is_end_stream();
         let (mut data, mut fields) = (Bytes::new(), None);
         if !ended {

@@ -1,53 +1,62 @@
 //! A gateway between hand-made clients and servers that note what arrives.
 
-use anyhow::{Result, ensure};
-use std::{net::SocketAddr, path::Path, time::Duration};
-use tokio::net::TcpStream;
-use tombolo_controlplane_api::xds::{
-    envoy::config::core::v3::Http2ProtocolOptions,
-    google::protobuf::{Any, BoolValue},
-};
-use tombolo_tests_protocols::{
+use crate::{
     ads::Ads,
     gateway::{Gateway, free},
     recorder::{Head, Recorder, Seen},
     resources,
     wire1::{PATIENCE, Wire},
 };
-
-/// The program under test.
-pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_tombolo-protocols-gateway");
+use anyhow::{Result, bail, ensure};
+use std::{net::SocketAddr, path::Path, time::Duration};
+use tokio::net::TcpStream;
+use tombolo_controlplane_api::xds::{
+    envoy::config::core::v3::Http2ProtocolOptions,
+    google::protobuf::{Any, BoolValue},
+};
 
 /// One gateway with one worker before a server of each version: a listener for each.
-pub(crate) struct World {
-    pub(crate) gateway: Gateway,
-    pub(crate) one: Place,
-    pub(crate) two: Place,
+#[derive(Debug)]
+pub struct World {
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Before a server of HTTP/1.
+    pub one: Place,
+    /// Before a server of HTTP/2.
+    pub two: Place,
     _ads: Ads,
 }
 
 /// A listener and the only server behind it.
-pub(crate) struct Place {
-    pub(crate) at: SocketAddr,
-    pub(crate) recorder: Recorder,
+#[derive(Debug)]
+pub struct Place {
+    /// Where the gateway listens.
+    pub at: SocketAddr,
+    /// The server.
+    pub recorder: Recorder,
 }
 
-/// A gateway for these resources.
-pub(crate) async fn serve(resources: Vec<Any>) -> (Gateway, Ads) {
-    let mut ads = Ads::start(resources).await.unwrap();
-    let ready = Gateway::ready(Path::new(GATEWAY), ads.address, 1);
+/// A gateway, which is this program, for these resources.
+///
+/// # Errors
+/// When it refuses one of them or is not ready in time.
+pub async fn serve(program: &str, workers: usize, resources: Vec<Any>) -> Result<(Gateway, Ads)> {
+    let mut ads = Ads::start(resources).await?;
     let gateway = tokio::select! {
-        gateway = ready => gateway.unwrap(),
-        refusal = ads.refusal() => panic!("refused: {refusal:?}"),
+        gateway = Gateway::ready(Path::new(program), ads.address, workers) => gateway?,
+        refusal = ads.refusal() => bail!("refused: {refusal:?}"),
     };
-    (gateway, ads)
+    Ok((gateway, ads))
 }
 
 impl World {
     /// `gentle`: a malformed HTTP/2 request ends its stream, not its connection.
-    pub(crate) async fn start(gentle: bool) -> Self {
-        let one = Place { at: free().unwrap(), recorder: Recorder::http1().await.unwrap() };
-        let two = Place { at: free().unwrap(), recorder: Recorder::http2().await.unwrap() };
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start(program: &str, gentle: bool) -> Result<Self> {
+        let one = Place { at: free()?, recorder: Recorder::http1().await? };
+        let two = Place { at: free()?, recorder: Recorder::http2().await? };
         let manager = |cluster| {
             let mut hcm = resources::manager(cluster);
             let gentle = gentle.then_some(BoolValue { value: true });
@@ -58,34 +67,38 @@ impl World {
             });
             hcm
         };
-        let (gateway, _ads) = serve(vec![
+        let resources = vec![
             resources::http1_cluster("one", one.recorder.address),
             resources::http2_cluster("two", two.recorder.address),
             resources::plain_listener("to-one", one.at, manager("one")),
             resources::plain_listener("to-two", two.at, manager("two")),
-        ])
-        .await;
-        Self { gateway, one, two, _ads }
-    }
-
-    pub(crate) async fn no_panics(&self) {
-        assert_eq!(self.gateway.counter("tombolo_gateway_panics_total").await.unwrap(), 0.0);
+        ];
+        let (gateway, _ads) = serve(program, 1, resources).await?;
+        Ok(Self { gateway, one, two, _ads })
     }
 }
 
 /// A well-behaved client on a connection of its own.
-pub(crate) struct Probe(Wire<TcpStream>);
+#[derive(Debug)]
+pub struct Probe(Wire<TcpStream>);
 
 /// Where well-behaved clients go.
-pub(crate) const PROBE: &str = "/probe";
+pub const PROBE: &str = "/probe";
 
 impl Probe {
-    pub(crate) async fn open(at: SocketAddr) -> Self {
-        Self(Wire::new(TcpStream::connect(at).await.unwrap()))
+    /// Connects it.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(at: SocketAddr) -> Result<Self> {
+        Ok(Self(Wire::new(TcpStream::connect(at).await?)))
     }
 
     /// Asks once; it must be answered.
-    pub(crate) async fn ask(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn ask(&mut self) -> Result<()> {
         self.0.send(b"GET /probe HTTP/1.1\r\nhost: probe\r\n\r\n").await;
         let answer = self.0.answer(false).await?;
         ensure!(answer.as_ref().is_some_and(|a| a.status == 200 && a.body == b"ok"), "the other client got {answer:?}");
@@ -95,15 +108,18 @@ impl Probe {
 
 /// What a server saw of one case.
 #[derive(Debug, Default)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     /// Requests that came whole, with their bodies.
-    pub(crate) whole: Vec<(Head, Vec<u8>)>,
+    pub whole: Vec<(Head, Vec<u8>)>,
     /// Requests that did not.
-    pub(crate) broken: Vec<Head>,
+    pub broken: Vec<Head>,
 }
 
 /// What arrived, apart from probes. Waits for the end of what was begun.
-pub(crate) async fn arrived(recorder: &Recorder) -> Result<Arrived> {
+///
+/// # Errors
+/// When what arrived can be read in two ways, or never ends.
+pub async fn arrived(recorder: &Recorder) -> Result<Arrived> {
     let mut seen = recorder.take();
     for _ in 0..PATIENCE.as_millis() / 5 {
         if let Some(arrived) = sort(&seen)? {
@@ -112,7 +128,7 @@ pub(crate) async fn arrived(recorder: &Recorder) -> Result<Arrived> {
         tokio::time::sleep(Duration::from_millis(5)).await;
         seen.extend(recorder.take());
     }
-    anyhow::bail!("a request was begun and neither ended nor broken off: {seen:?}")
+    bail!("a request was begun and neither ended nor broken off: {seen:?}")
 }
 
 fn sort(seen: &[Seen]) -> Result<Option<Arrived>> {
@@ -121,7 +137,7 @@ fn sort(seen: &[Seen]) -> Result<Option<Arrived>> {
     for one in seen {
         match one {
             Seen::Head(head) => open.push(head.clone()),
-            Seen::Unclean(_, reason) => anyhow::bail!("the server saw {reason}"),
+            Seen::Unclean(_, reason) => bail!("the server saw {reason}"),
             Seen::Whole(number, _) | Seen::Broken(number) => {
                 let Some(at) = open.iter().position(|head| head.connection == *number) else { continue };
                 let head = open.remove(at);
