@@ -3,9 +3,9 @@
 
 use crate::wire1::PATIENCE;
 use anyhow::{Context as _, Result, bail};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::TcpStream,
     time::timeout,
 };
@@ -16,10 +16,16 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const DATA: u8 = 0;
 /// The head of a message or its trailers.
 pub const HEADERS: u8 = 1;
+/// Once said how streams depend on each other.
+pub const PRIORITY: u8 = 2;
 /// The end of a stream, before its time.
 pub const RST_STREAM: u8 = 3;
 /// Settings.
 pub const SETTINGS: u8 = 4;
+/// A stream that nobody asked for.
+pub const PUSH_PROMISE: u8 = 5;
+/// Asks for a sign of life.
+pub const PING: u8 = 6;
 /// The end of a connection.
 pub const GOAWAY: u8 = 7;
 /// Room for more data.
@@ -30,6 +36,10 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 /// The last frame of a header block.
 pub const END_HEADERS: u8 = 4;
+/// A frame with padding.
+pub const PADDED: u8 = 8;
+/// Bytes that floods are sent by.
+const PIECE: usize = 64 << 10;
 
 /// Fields of a header block.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
@@ -71,6 +81,12 @@ fn length(mut value: usize, out: &mut Vec<u8>) {
         value /= 128;
     }
     out.push(u8::try_from(value).unwrap_or(0));
+}
+
+/// Fields from text.
+#[must_use]
+pub fn fields(list: &[(&str, &str)]) -> Fields {
+    list.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect()
 }
 
 /// What became of a stream.
@@ -134,6 +150,45 @@ impl Wire2 {
     pub async fn head(&mut self, stream: u32, fields: &[(Vec<u8>, Vec<u8>)], end: bool) {
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
         self.send(&frame(HEADERS, flags, stream, &block(fields))).await;
+    }
+
+    /// Sends all of this while it reads what comes, and stops when the other side hangs up; how much went out.
+    ///
+    /// # Errors
+    /// When nothing moves for long.
+    pub async fn flood(&mut self, bytes: &[u8]) -> Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() && !self.ended {
+            let both = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
+            let ready = timeout(PATIENCE, both).await.context("nothing moves")??;
+            if ready.is_readable() {
+                match self.stream.try_read_buf(&mut self.input) {
+                    Ok(1..) => while self.take_frame().await? {},
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Ok(_) | Err(_) => self.ended = true,
+                }
+            }
+            if ready.is_writable() {
+                match self.stream.try_write(&bytes[sent..bytes.len().min(sent + PIECE)]) {
+                    Ok(count) => sent += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(_) => self.ended = true,
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Sends this and reads nothing, until nothing more is taken; how much went out.
+    pub async fn flood_unread(&mut self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while let Some(piece) = bytes.get(sent..bytes.len().min(sent + PIECE)).filter(|piece| !piece.is_empty()) {
+            match timeout(Duration::from_millis(700), self.stream.write(piece)).await {
+                Ok(Ok(count)) => sent += count,
+                _ => break,
+            }
+        }
+        sent
     }
 
     /// Reads until a condition holds or the other side hangs up.

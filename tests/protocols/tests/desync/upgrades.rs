@@ -13,7 +13,7 @@ use tombolo_tests_protocols::{
     resources,
     scripted::Scripted,
     wire1::Wire,
-    wire2::{DATA, END_STREAM, Fields, Wire2, frame},
+    wire2::{DATA, END_STREAM, Wire2, fields, frame},
 };
 
 /// What the server does, and what an HTTP/1 client sees of it.
@@ -175,10 +175,6 @@ async fn refused_upgrades_end_the_connection() {
         }
     }
     world.gateway.is_whole().await.unwrap();
-}
-
-fn fields(list: &[(&str, &str)]) -> Fields {
-    list.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect()
 }
 
 /// Rows 3 and 4: extended CONNECT and CONNECT over HTTP/2 with data that does not wait for the answer.

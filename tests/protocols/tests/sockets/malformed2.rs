@@ -3,7 +3,7 @@
 use crate::GATEWAY;
 use anyhow::{Result, ensure};
 use tombolo_tests_protocols::{
-    wire2::{self, DATA, END_STREAM, Fields, HEADERS, Wire2, frame},
+    wire2::{self, DATA, END_STREAM, Fields, HEADERS, Wire2, fields, frame},
     world::{Place, Probe, World, arrived},
 };
 
@@ -36,10 +36,6 @@ struct Case {
     end: bool,
     then: Vec<Then>,
     fate: Fate,
-}
-
-fn fields(list: &[(&str, &str)]) -> Fields {
-    list.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect()
 }
 
 const PLAIN: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/p")];
