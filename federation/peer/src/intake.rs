@@ -4,6 +4,7 @@
 use crate::{
     PeerEvent, PeerState, Settings,
     convert::{gateway_from_wire, service_items, subset_from_wire},
+    holding::Holding,
     settings::types,
 };
 use prost::Message;
@@ -26,13 +27,6 @@ const MOST_SUBSETS: usize = 10_000;
 /// How long the message of a subset may be.
 const LONGEST_SUBSET: usize = 4096;
 
-/// What one resource put into the registry.
-#[derive(Debug, Default)]
-struct Entry {
-    keys: Vec<(ShardId, ItemKey)>,
-    endpoints: u64,
-}
-
 #[derive(Debug)]
 pub(crate) struct Intake {
     settings: Settings,
@@ -41,9 +35,8 @@ pub(crate) struct Intake {
     lease: Lease,
     subscriber: Subscriber,
     shards: BTreeMap<ClusterId, ShardId>,
-    entries: BTreeMap<(Arc<str>, Arc<str>), Entry>,
-    /// By how many resources an item is there: the hosts of one definition share its export.
-    holders: BTreeMap<(ShardId, ItemKey), u32>,
+    /// What resources put into the registry, with the number of their endpoints.
+    holding: Holding<(ShardId, ItemKey), u64>,
     sequences: BTreeMap<TrustDomain, u64>,
     subsets: BTreeMap<Arc<str>, (Host, String, Labels)>,
     /// The subsets are not those that were told last. At first they are not: what an earlier process heard may be in use.
@@ -80,8 +73,7 @@ impl Intake {
             settings,
             subscriber,
             shards,
-            entries: BTreeMap::new(),
-            holders: BTreeMap::new(),
+            holding: Holding::default(),
             sequences: BTreeMap::new(),
             subsets: BTreeMap::new(),
             subsets_due: true,
@@ -321,11 +313,8 @@ impl Intake {
         let epoch = self.epoch;
         let puts = items.into_iter().map(|item| Event::Put { shard: shard.clone(), epoch, item });
         self.events.extend(puts.map(PeerEvent::Registry));
-        for key in &keys {
-            *self.holders.entry(key.clone()).or_insert(0) += 1;
-        }
-        let old = self.entries.insert((type_url.into(), name.clone()), Entry { keys, endpoints });
-        self.release(old.map(|entry| entry.keys).unwrap_or_default());
+        let gone = self.holding.put(type_url, name, keys, endpoints);
+        self.take_back(gone);
         Ok(())
     }
 
@@ -333,30 +322,20 @@ impl Intake {
         if &**type_url == types::SUBSET {
             self.subsets_due |= self.subsets.remove(name).is_some();
         }
-        let entry = self.entries.remove(&(type_url.clone(), name.clone()));
-        self.release(entry.map(|entry| entry.keys).unwrap_or_default());
+        let gone = self.holding.remove(type_url, name);
+        self.take_back(gone);
     }
 
-    /// Takes back what a resource put into the registry, unless another holds it, too.
-    fn release(&mut self, keys: Vec<(ShardId, ItemKey)>) {
-        for held in keys {
-            let left = self.holders.get(&held).map_or(0, |count| count.saturating_sub(1));
-            if left > 0 {
-                self.holders.insert(held, left);
-                continue;
-            }
-            self.holders.remove(&held);
-            let (shard, key) = held;
-            self.events.push_back(PeerEvent::Registry(Event::Remove { shard, epoch: self.epoch, key }));
-        }
+    fn take_back(&mut self, gone: Vec<(ShardId, ItemKey)>) {
+        let epoch = self.epoch;
+        let removes = gone.into_iter().map(|(shard, key)| Event::Remove { shard, epoch, key });
+        self.events.extend(removes.map(PeerEvent::Registry));
     }
 
     fn count(&mut self) {
-        let of = |url: &str| self.entries.iter().filter(|((type_url, _), _)| **type_url == *url).collect::<Vec<_>>();
-        let services = of(types::SERVICE);
-        let endpoints = services.iter().map(|(_, entry)| entry.endpoints).sum();
-        let (services, gateways) = (services.len() as u64, of(types::GATEWAY).len() as u64);
-        (self.state.services, self.state.endpoints, self.state.gateways) = (services, endpoints, gateways);
+        let count = |url: &str| self.holding.notes(url).count() as u64;
+        self.state.endpoints = self.holding.notes(types::SERVICE).sum();
+        (self.state.services, self.state.gateways) = (count(types::SERVICE), count(types::GATEWAY));
         self.state.trust_domains = self.sequences.keys().map(ToString::to_string).collect();
     }
 

@@ -9,6 +9,7 @@ mod backoff;
 mod convert;
 mod dial;
 mod exchange;
+mod holding;
 mod intake;
 mod publish;
 mod remit;
@@ -23,6 +24,7 @@ mod wire;
 pub use convert::{
     NotAService, exported_services, gateway_from_wire, gateway_to_wire, service_items, subset_from_wire,
 };
+pub use holding::Holding;
 pub use publish::{Bundle, Exports, export_snapshot};
 pub use remit::Remit;
 pub use settings::{LocalSite, PeerEvent, Settings, types};

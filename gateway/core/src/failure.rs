@@ -24,17 +24,6 @@ pub enum Side {
     Upstream,
 }
 
-/// Whether repeating the request elsewhere could do harm, seen from the failure alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Retry {
-    /// Another try cannot help or is not allowed.
-    Never,
-    /// Safe without asking as long as no byte of the request reached a server.
-    IfUnsent,
-    /// Safe without asking when the connection had served a request before: the server closed it while idle.
-    IfReused,
-}
-
 /// How a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -168,8 +157,6 @@ pub struct Failure {
     pub side: Side,
     /// How it failed.
     pub kind: Kind,
-    /// Whether another try is safe without looking at any policy.
-    pub retry: Retry,
     status: Option<u16>,
     reason: Option<Box<str>>,
 }
@@ -179,7 +166,7 @@ impl Failure {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let row = row(kind);
-        Self { side: row.side, kind, retry: row.retry, status: None, reason: None }
+        Self { side: row.side, kind, status: None, reason: None }
     }
 
     /// The same with the status that configuration asks for (an unknown cluster's, an injected fault's).

@@ -13,7 +13,8 @@ use tombolo_controlplane_api::peer as wire;
 use tombolo_controlplane_core::{Exports, Input};
 use tombolo_federation_model::{ClusterId, Host, Labels, Locality, NetworkId, SiteName, Subsets, TrustDomain};
 use tombolo_federation_peer::{
-    Bundle, Exports as Shown, Remit, export_snapshot, gateway_from_wire, service_items, subset_from_wire, types,
+    Bundle, Exports as Shown, Holding, Remit, export_snapshot, gateway_from_wire, service_items, subset_from_wire,
+    types,
 };
 use tombolo_federation_registry::{Event, Item, ItemKey, Lease, ShardId, ShardSettings};
 use tombolo_federation_sync::{DeltaRequest, DeltaResponse, Plan, Publisher, Resource, Snapshot, Subscriber};
@@ -48,7 +49,7 @@ pub(crate) struct Exchange {
     shard: ShardId,
     settings: ShardSettings,
     remit: Remit,
-    entries: BTreeMap<(Arc<str>, Arc<str>), Vec<ItemKey>>,
+    holding: Holding<ItemKey, ()>,
     subsets: BTreeMap<Arc<str>, (Host, String, Labels)>,
     subsets_due: bool,
     caught_up: BTreeSet<Arc<str>>,
@@ -88,7 +89,7 @@ impl Exchange {
                 networks: [network].into(),
                 trust_domains: [trust_domain.clone()].into(),
             },
-            entries: BTreeMap::new(),
+            holding: Holding::default(),
             subsets: BTreeMap::new(),
             subsets_due: true,
             caught_up: BTreeSet::new(),
@@ -181,7 +182,7 @@ impl Exchange {
             }
         }
         for name in &update.removed {
-            let gone = self.entries.remove(&(update.type_url.clone(), name.clone())).unwrap_or_default();
+            let gone = self.holding.remove(&update.type_url, name);
             self.forget(gone, heard);
             if *update.type_url == *types::SUBSET {
                 self.subsets_due |= self.subsets.remove(name).is_some();
@@ -241,8 +242,7 @@ impl Exchange {
         let keys: Vec<ItemKey> = items.iter().map(Item::key).collect();
         let put = |item| Input::Registry(Event::Put { shard: self.shard.clone(), epoch: EPOCH, item });
         heard.inputs.extend(items.into_iter().map(put));
-        let old = self.entries.insert((type_url.clone(), resource.name.clone()), keys.clone());
-        let gone = old.into_iter().flatten().filter(|key| !keys.contains(key)).collect();
+        let gone = self.holding.put(type_url, &resource.name, keys, ());
         self.forget(gone, heard);
         Ok(())
     }

@@ -3,11 +3,10 @@
 //! Never used directly: `Failure` reads it. Bodies and details are what Envoy sends, so that alerts and scripts written
 //! for it keep working.
 
-use super::{Flag, Kind, Retry, Side};
+use super::{Flag, Kind, Side};
 
 pub(super) struct Row {
     pub(super) side: Side,
-    pub(super) retry: Retry,
     /// 0 where no reply can be sent.
     pub(super) status: u16,
     pub(super) flag: Option<Flag>,
@@ -26,7 +25,7 @@ pub(super) struct Row {
 const DEADLINE_EXCEEDED: u8 = 4;
 
 const fn reply(side: Side, label: &'static str, status: u16, details: &'static str, body: &'static str) -> Row {
-    Row { side, retry: Retry::Never, status, flag: None, details, body, reset: None, grpc: None, header: None, label }
+    Row { side, status, flag: None, details, body, reset: None, grpc: None, header: None, label }
 }
 
 const fn client(label: &'static str, status: u16, details: &'static str, body: &'static str) -> Row {
@@ -37,8 +36,8 @@ const fn local(label: &'static str, status: u16, details: &'static str, body: &'
     reply(Side::Local, label, status, details, body)
 }
 
-const fn reset(side: Side, label: &'static str, flag: Flag, retry: Retry, reason: &'static str) -> Row {
-    Row { retry, flag: Some(flag), reset: Some(reason), ..reply(side, label, 503, "", "") }
+const fn reset(side: Side, label: &'static str, flag: Flag, reason: &'static str) -> Row {
+    Row { flag: Some(flag), reset: Some(reason), ..reply(side, label, 503, "", "") }
 }
 
 impl Row {
@@ -129,8 +128,9 @@ pub(super) const fn row(kind: Kind) -> Row {
                 .flag(Flag::UnconditionalDropOverload)
                 .header("x-envoy-unconditional-drop-overload")
         }
-        Kind::Overflow => reset(Side::Local, "overflow", Flag::UpstreamOverflow, Retry::Never, "overflow")
-            .header("x-envoy-overloaded"),
+        Kind::Overflow => {
+            reset(Side::Local, "overflow", Flag::UpstreamOverflow, "overflow").header("x-envoy-overloaded")
+        }
         Kind::Overload => local("overload", 503, "overload", "envoy overloaded").flag(Flag::OverloadManagerTerminated),
         Kind::RetryBufferExceeded => local(
             "retry_buffer_exceeded",
@@ -170,38 +170,27 @@ pub(super) const fn row(kind: Kind) -> Row {
         Kind::FailedHealthCheck => {
             local("failed_health_check", 503, "health_check_failed", "").flag(Flag::FailedLocalHealthCheck)
         }
-        Kind::LocalReset => reset(Side::Local, "local_reset", Flag::LocalReset, Retry::IfUnsent, "local reset"),
+        Kind::LocalReset => reset(Side::Local, "local_reset", Flag::LocalReset, "local reset"),
 
         Kind::ConnectFailure => {
-            upstream("connect_failure", Flag::UpstreamConnectionFailure, Retry::IfUnsent, "remote connection failure")
+            upstream("connect_failure", Flag::UpstreamConnectionFailure, "remote connection failure")
         }
-        Kind::ConnectTimeout => {
-            upstream("connect_timeout", Flag::UpstreamConnectionFailure, Retry::IfUnsent, "connection timeout")
+        Kind::ConnectTimeout => upstream("connect_timeout", Flag::UpstreamConnectionFailure, "connection timeout"),
+        Kind::LocalConnectFailure => {
+            upstream("local_connect_failure", Flag::UpstreamConnectionFailure, "local connection failure")
         }
-        Kind::LocalConnectFailure => upstream(
-            "local_connect_failure",
-            Flag::UpstreamConnectionFailure,
-            Retry::IfUnsent,
-            "local connection failure",
-        ),
         Kind::UpstreamClosed => {
-            upstream("upstream_closed", Flag::UpstreamConnectionTermination, Retry::IfReused, "connection termination")
+            upstream("upstream_closed", Flag::UpstreamConnectionTermination, "connection termination")
         }
-        Kind::UpstreamReset => upstream("upstream_reset", Flag::UpstreamRemoteReset, Retry::Never, "remote reset"),
-        Kind::UpstreamRefusedStream => upstream(
-            "upstream_refused_stream",
-            Flag::UpstreamRemoteReset,
-            Retry::IfUnsent,
-            "remote refused stream reset",
-        ),
-        Kind::UpstreamConnectError => upstream(
-            "upstream_connect_error",
-            Flag::UpstreamRemoteReset,
-            Retry::Never,
-            "remote error with CONNECT request",
-        ),
+        Kind::UpstreamReset => upstream("upstream_reset", Flag::UpstreamRemoteReset, "remote reset"),
+        Kind::UpstreamRefusedStream => {
+            upstream("upstream_refused_stream", Flag::UpstreamRemoteReset, "remote refused stream reset")
+        }
+        Kind::UpstreamConnectError => {
+            upstream("upstream_connect_error", Flag::UpstreamRemoteReset, "remote error with CONNECT request")
+        }
         Kind::UpstreamProtocol => {
-            upstream("upstream_protocol", Flag::UpstreamProtocolError, Retry::Never, "protocol error").status(502)
+            upstream("upstream_protocol", Flag::UpstreamProtocolError, "protocol error").status(502)
         }
         Kind::UpstreamTimeout => timeout("upstream_timeout", "response_timeout", "upstream request timeout"),
         Kind::PerTryTimeout => timeout("per_try_timeout", "upstream_per_try_timeout", "upstream request timeout"),
@@ -222,8 +211,8 @@ pub(super) const fn row(kind: Kind) -> Row {
     }
 }
 
-const fn upstream(label: &'static str, flag: Flag, retry: Retry, reason: &'static str) -> Row {
-    reset(Side::Upstream, label, flag, retry, reason)
+const fn upstream(label: &'static str, flag: Flag, reason: &'static str) -> Row {
+    reset(Side::Upstream, label, flag, reason)
 }
 
 const fn timeout(label: &'static str, details: &'static str, body: &'static str) -> Row {
