@@ -20,6 +20,7 @@ mod local_reply;
 mod log;
 mod map;
 mod matcher;
+mod metadata;
 mod route;
 mod scope;
 mod tls;
@@ -32,9 +33,9 @@ pub use cluster::{
 };
 pub use filter::{
     Abort, AbortKind, AccessAction, AccessPolicy, AccessRules, Coder, Coding, Compressible, Compressor,
-    CompressorOverride, Condition, Cors, Decompressor, Delay, DelayKind, DescriptorLimit, Discovered, Extension, Fault,
-    FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter, HealthCheckFilter, HostRules, HttpFilter,
-    HttpFilterKind, LocalRateLimit, RateAction, RateRule, RouterFilter, Rules,
+    CompressorOverride, Condition, ConnectionBuckets, Cors, Decompressor, Delay, DelayKind, DescriptorLimit,
+    Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter, HealthCheckFilter,
+    HostRules, HttpFilter, HttpFilterKind, LocalRateLimit, RateAction, RateRule, RouterFilter, Rules,
 };
 pub use guard::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};
@@ -58,6 +59,7 @@ pub use map::Map;
 pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, Regex, RegexRewrite, StringMatch, StringMatcher,
 };
+pub use metadata::{MetadataEntry, MetadataMatcher, MetadataPlace, SetMetadata, ValueMatcher};
 pub use route::{
     BackOff, ClusterChoice, ClusterWeight, DirectResponse, HashPolicy, HashSource, Hedge, HostRewrite,
     InternalRedirect, Mirror, PathMatch, PathRewrite, Redirect, RedirectPath, RequireTls, ResetFormat, ResetHeader,

@@ -12,7 +12,7 @@ mod tests;
 use crate::{
     config::{
         ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Fraction, Hcm, HeaderMutationFilter,
-        HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, Mirror, Redirect, Route, RouteAction,
+        HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, Metadata, Mirror, Redirect, Route, RouteAction,
         RouteTable, RouteTarget, RouterFilter,
     },
     decision::{Cause, Decision, Forward, Matched, Reply, UpgradePlan},
@@ -89,17 +89,22 @@ pub fn decide(
     if let Some(mut reply) = draft.run_filters(hcm, head, moment, random) {
         reply.delay = draft.delay;
         reply.bodies = draft.parts.bodies;
+        reply.metadata = draft.parts.metadata;
         reply.cluster = choice.map(|choice| choice.name);
         return Decision::Reply(reply);
     }
     let outcome = (draft.delay, draft.flags());
     let parts = draft.parts();
-    let bodies = parts.bodies.clone();
+    let (bodies, metadata) = (parts.bodies.clone(), parts.metadata.clone());
     let decision = match (missing, matched) {
         (None, Some(matched)) => act(config, hcm, head, matched, choice, upgrade, parts, random),
         (kind, matched) => refuse(kind.unwrap_or(Kind::NoRoute), matched),
     };
-    delayed(decision, outcome, bodies)
+    let mut decision = delayed(decision, outcome, bodies);
+    if let Decision::Reply(reply) = &mut decision {
+        reply.metadata = metadata;
+    }
+    decision
 }
 
 fn delayed(decision: Decision, (delay, flags): (Option<Duration>, Flags), bodies: Vec<BodyFilter>) -> Decision {
@@ -153,6 +158,7 @@ fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, cause: Cause, mat
         matched,
         cluster: None,
         bodies: Vec::new(),
+        metadata: Metadata::default(),
     }
 }
 
@@ -241,6 +247,7 @@ struct Parts {
     forward_host: Option<String>,
     bodies: Vec<BodyFilter>,
     health_check: bool,
+    metadata: Metadata,
 }
 
 impl<'m> Draft<'m> {
@@ -297,6 +304,7 @@ impl<'m> Draft<'m> {
                     self.parts.mutations.push(Arc::clone(more));
                 }
             }
+            HttpFilterKind::SetMetadata(own) => own.apply(&mut self.parts.metadata),
             HttpFilterKind::DynamicForwardProxy => match over {
                 Some(FilterOverride::ForwardHost(host)) => self.parts.forward_host = Some(host.to_string()),
                 Some(FilterOverride::ForwardHostHeader(name)) => {
@@ -321,7 +329,8 @@ impl<'m> Draft<'m> {
             }
             HttpFilterKind::Rbac(own) => {
                 let rules = if let Some(FilterOverride::Rbac(other)) = over { other } else { own };
-                let subject = Subject { conn: self.conn?, client: self.client, head: Some(head) };
+                let metadata = &self.parts.metadata;
+                let subject = Subject { conn: self.conn?, client: self.client, head: Some(head), metadata };
                 let details = filter::allowed(rules, subject).err()?;
                 return Some(Box::new(Reply::failure(Failure::new(Kind::AccessDenied).with_reason(details))));
             }
@@ -363,7 +372,8 @@ impl<'m> Draft<'m> {
         if !self.hit(&limit.enabled, random) {
             return None;
         }
-        let described = Described { head, client: self.client, cluster: self.cluster, matched: self.matched };
+        let Self { conn, client, cluster, matched, .. } = *self;
+        let described = Described { head, client, cluster, matched, conn };
         let (passes, bucket) = filter::take(limit, described, moment.now)?;
         let mut told = HeaderMap::new();
         if limit.tell {
@@ -476,6 +486,7 @@ fn act(
         forward_host: parts.forward_host,
         bodies: parts.bodies,
         health_check: parts.health_check,
+        metadata: parts.metadata,
         matched,
     };
     forward.copies = copies(forward.mirrors(), head, &config.runtime, random);

@@ -5,8 +5,8 @@
 
 use crate::{
     config::{
-        BackOff, ClusterChoice, ClusterWeight, HealthCheckFilter, Hedge, InternalRedirect, MetadataMatch, Mirror,
-        RetryOn, RetryPolicy, Route, RouteAction, RoutePriority, RouteTable, RouteTarget, VirtualHost,
+        BackOff, ClusterChoice, ClusterWeight, HealthCheckFilter, Hedge, InternalRedirect, Metadata, MetadataMatch,
+        Mirror, RetryOn, RetryPolicy, Route, RouteAction, RoutePriority, RouteTable, RouteTarget, VirtualHost,
     },
     failure::{Failure, Flags},
     filter::BodyFilter,
@@ -33,6 +33,15 @@ impl Decision {
             Self::Forward(forward) => &mut forward.bodies,
             Self::Reply(reply) => &mut reply.bodies,
         }
+    }
+
+    /// What filters said of the request; it belongs to its head.
+    #[must_use]
+    pub fn take_metadata(&mut self) -> Metadata {
+        std::mem::take(match self {
+            Self::Forward(forward) => &mut forward.metadata,
+            Self::Reply(reply) => &mut reply.metadata,
+        })
     }
 }
 
@@ -126,6 +135,8 @@ pub struct Forward {
     pub bodies: Vec<BodyFilter>,
     /// It is a health check.
     pub health_check: bool,
+    /// What filters said of the request.
+    pub metadata: Metadata,
     /// The host to resolve, for dynamic forward proxy clusters, when a filter override names one.
     pub forward_host: Option<String>,
 }
@@ -229,6 +240,8 @@ pub struct Reply {
     pub cluster: Option<Arc<str>>,
     /// Filters that change bodies, as far as the request came in the chain.
     pub bodies: Vec<BodyFilter>,
+    /// What filters said of the request, as far as it came.
+    pub metadata: Metadata,
 }
 
 /// Why an answer is made here.
@@ -287,6 +300,7 @@ impl Reply {
             matched: None,
             cluster: None,
             bodies: Vec::new(),
+            metadata: Metadata::default(),
         }
     }
 }

@@ -132,10 +132,15 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Value;
+    use std::sync::Arc;
 
     fn check(text: &str, expect: &str) {
         let mut head = Head { path: "/p?q=1".into(), ..Head::default() };
         head.headers.insert("x-src", "hey".parse().unwrap());
+        let said = [("none".into(), Value::Null), ("text".into(), Value::Text("x".into()))];
+        let said = [("m".into(), Value::Map(Arc::new(said.into())))];
+        head.metadata = Metadata(Some(Arc::new(said.into())));
         let conn = ConnInfo { remote: Some("1.2.3.4:5".parse().unwrap()), ..ConnInfo::default() };
         let facts = Facts {
             head: Some(&head),
@@ -158,6 +163,10 @@ mod tests {
         check("%REQ(nope?:PATH)%", "/p?q=1");
         check("%PATH(NQ)%|%PATH(WQ:PATH)%|%QUERY_PARAMS%|%QUERY_PARAM(q)%", "/p|/p?q=1|q=1|1");
         check("a%REQ(nope)%b", "ab");
+        check(
+            "%DYNAMIC_METADATA(m:none)%|%DYNAMIC_METADATA(m:text)%|%METADATA(DYNAMIC:m)%",
+            r#"|x|{"none":null,"text":"x"}"#,
+        );
         check("%RESPONSE_CODE%|%UPSTREAM_CLUSTER%|%ROUTE_NAME%", "200|c|r");
     }
 

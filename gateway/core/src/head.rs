@@ -3,11 +3,12 @@
 //! Owns the types. A [`Head`] is made by the codec, changed by `request` and `forward`, and read by everything else.
 //! Keep one per connection and refill it: its texts then cost no allocation.
 
+use crate::config::{ConnectionBuckets, Metadata};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tombolo_federation_model::Identity;
 
@@ -31,6 +32,8 @@ pub struct Head {
     pub headers: HeaderMap,
     /// Names of headers as the client spelled them, where that is kept for servers that mind.
     pub spelled: Option<Arc<[(HeaderName, Bytes)]>>,
+    /// What filters said of it.
+    pub metadata: Metadata,
 }
 
 impl Head {
@@ -180,6 +183,8 @@ pub struct ConnInfo {
     pub tls: Option<TlsInfo>,
     /// SNI seen by the inspector or by TLS; empty: none.
     pub sni: String,
+    /// Limits of its own, once a filter wants them.
+    pub buckets: OnceLock<Arc<ConnectionBuckets>>,
 }
 
 impl ConnInfo {

@@ -111,6 +111,7 @@ impl Request<'_> {
             && wanted.query.iter().all(|matcher| matching::query(matcher, self.query))
             && wanted.cookies.iter().all(|(name, matcher, invert)| matching::cookie(name, matcher, *invert, self.head))
             && (!wanted.grpc || self.head.is_grpc())
+            && !wanted.never
             && self.tls_fits(wanted)
             && wanted.share.as_ref().is_none_or(|share| self.runtime.hit(share, self.random))
     }

@@ -23,6 +23,7 @@ mod load;
 mod local_reply;
 mod log;
 mod matcher;
+mod metadata;
 mod network;
 mod protocol;
 mod rbac;

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::StartHandshake;
 use tombolo_gateway_core::{
     chain::{self, Sniffed},
-    config::{FilterChain, Listener, ListenerFilter, NetworkFilter, ProxyProtocolSettings, Terminal},
+    config::{FilterChain, Listener, ListenerFilter, Metadata, NetworkFilter, ProxyProtocolSettings, Terminal},
     filter::{Subject, allowed},
     head::ConnInfo,
 };
@@ -390,8 +390,14 @@ fn passes(inbound: &Inbound) -> bool {
     inbound.chain.filters.iter().all(|filter| match filter {
         // Kept by what ends the chain.
         NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => true,
+        NetworkFilter::LocalRateLimit(bucket, key, default) => {
+            let live = inbound.worker.live();
+            let on = if key.is_empty() { *default } else { live.config.runtime.boolean(key, *default) };
+            !on || bucket.take(inbound.worker.now())
+        }
         NetworkFilter::Rbac(rules) => {
-            let subject = Subject { conn: &inbound.info, client: None, head: None };
+            let none = Metadata::default();
+            let subject = Subject { conn: &inbound.info, client: None, head: None, metadata: &none };
             if let Err(details) = allowed(rules, subject) {
                 tracing::debug!(listener = %inbound.listener.name, %details, "connection refused");
                 return false;

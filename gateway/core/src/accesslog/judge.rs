@@ -35,6 +35,10 @@ pub fn passes(filter: &LogFilter, record: &Record<'_>, question: Question) -> bo
         LogFilter::Header(matcher) => record.facts.head.is_some_and(|head| header_matches(matcher, head)),
         LogFilter::Flags(names) => flagged(names, record.facts.flags),
         LogFilter::GrpcStatus(codes, inverted) => question.grpc.is_some_and(|code| codes.contains(&code)) != *inverted,
+        LogFilter::Metadata(place, value, otherwise) => {
+            let found = record.facts.head.and_then(|head| place.find(&head.metadata));
+            found.map_or(*otherwise, |found| value.as_ref().is_some_and(|value| value.fits(Some(found))))
+        }
         LogFilter::And(all) => all.iter().all(|f| passes(f, record, question)),
         LogFilter::Or(any) => any.iter().any(|f| passes(f, record, question)),
     }

@@ -6,7 +6,7 @@ use crate::config::Metadata;
 /// Whose metadata is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
-    /// What filters found out; no filter of ours finds out anything.
+    /// What filters said of the request.
     Dynamic,
     Cluster,
     Route,
@@ -49,7 +49,7 @@ impl Path {
     pub(super) fn find<'a>(&self, record: &Record<'a>) -> Found<'a> {
         let (around, metadata) = (record.facts.around, record.facts.metadata);
         let found: Option<&'a Metadata> = match self.of {
-            Of::Dynamic => None,
+            Of::Dynamic => record.facts.head.map(|head| &head.metadata),
             Of::Cluster => metadata.cluster,
             Of::Route => metadata.route,
             Of::Endpoint => metadata.endpoint,

@@ -97,7 +97,8 @@ impl Template {
                 Piece::Operator(operator, bound) => {
                     let mut sink = Sink { out, escape, left: *bound };
                     match operator.find(record) {
-                        Found::Nothing => sink.push(missing.as_bytes()),
+                        // As in Envoy, what is null is as if it were not there.
+                        Found::Nothing | Found::Value(Value::Null) => sink.push(missing.as_bytes()),
                         found => found.write(&mut sink),
                     }
                 }

@@ -8,7 +8,7 @@ mod limit;
 pub use access::{AccessAction, AccessPolicy, AccessRules, Condition, Rules};
 pub use body::{Coder, Coding, Compressible, Compressor, CompressorOverride, Decompressor};
 pub use health::HealthCheckFilter;
-pub use limit::{DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule};
+pub use limit::{ConnectionBuckets, DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule};
 
 use super::{Fraction, HeaderChanges, HeaderMatcher, StringMatcher};
 use http::HeaderValue;
@@ -38,6 +38,8 @@ pub enum HttpFilterKind {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Changes headers.
     HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Writes into the request's metadata.
+    SetMetadata(Arc<super::SetMetadata>),
     /// Resolves the request's host for a dynamic forward proxy cluster.
     DynamicForwardProxy,
     /// Compresses bodies.

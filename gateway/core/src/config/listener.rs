@@ -3,6 +3,7 @@
 //! Owns the types; `crate::chain` chooses a filter chain. Used by the I/O layer.
 
 use super::{AccessLog, DownstreamTls, Hcm, Http3Settings, Metadata, MetadataMatch};
+use crate::filter::TokenBucket;
 use ipnet::IpNet;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -187,6 +188,9 @@ pub enum NetworkFilter {
     SniCluster,
     /// At most so many connections at once; more are closed after the delay.
     ConnectionLimit(u64, Option<Duration>),
+    /// Each connection takes a token; those that find none are closed. The rest says how operators switch it off: a runtime key, and
+    /// what counts without it.
+    LocalRateLimit(Arc<TokenBucket>, Box<str>, bool),
     /// Lets only those pass who may.
     Rbac(Arc<super::AccessRules>),
     /// Comes as a resource of its own; while this stands here, connections are closed.

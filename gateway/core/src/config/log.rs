@@ -1,6 +1,6 @@
 //! Access logs as configured. `crate::accesslog` compiles and renders formats.
 
-use super::{Fraction, HeaderMatcher, Value};
+use super::{Fraction, HeaderMatcher, MetadataPlace, Value, ValueMatcher};
 use std::sync::Arc;
 
 /// One access log.
@@ -73,6 +73,8 @@ pub enum LogFilter {
     Flags(Box<[Arc<str>]>),
     /// One of these gRPC codes; the second is true for "none of these".
     GrpcStatus(Box<[u16]>, bool),
+    /// By what filters said of the request; when nothing is at the place the last one counts.
+    Metadata(MetadataPlace, Option<ValueMatcher>, bool),
     /// All.
     And(Box<[LogFilter]>),
     /// Any.

@@ -184,6 +184,8 @@ pub struct RouteMatch {
     pub tls_presented: Option<bool>,
     /// The client's certificate was verified (or not).
     pub tls_validated: Option<bool>,
+    /// It asks for metadata that no request has when its route is chosen.
+    pub never: bool,
 }
 
 /// A path.

@@ -266,6 +266,7 @@ fn a_bucket_runs_dry_and_fills_again() {
         tell: true,
         tell_retry: true,
         always_default: true,
+        each_connection: false,
     };
     let hcm = with(HttpFilterKind::LocalRateLimit(Arc::new(limit)));
     let table = table(&table_message("t", &["*"], vec![route_to("c", prefix())]));

@@ -1,7 +1,7 @@
 //! Who may do what: judges rules by what is known of a request, or of a connection alone.
 
 use crate::{
-    config::{AccessAction, AccessPolicy, AccessRules, Condition, HeaderMatch, StringMatcher},
+    config::{AccessAction, AccessPolicy, AccessRules, Condition, HeaderMatch, Metadata, StringMatcher},
     head::{ConnInfo, Head},
     route::header_matches,
 };
@@ -16,6 +16,8 @@ pub struct Subject<'a> {
     pub client: Option<SocketAddr>,
     /// The request, where there is one.
     pub head: Option<&'a Head>,
+    /// What filters said of it.
+    pub metadata: &'a Metadata,
 }
 
 /// Whether rules allow something; otherwise the details of the refusal, which name the policy.
@@ -45,7 +47,7 @@ impl AccessPolicy {
 
 impl Condition {
     fn holds(&self, subject: Subject<'_>) -> bool {
-        let Subject { conn, client, head } = subject;
+        let Subject { conn, client, head, metadata } = subject;
         let ip = |address: Option<SocketAddr>| address.map(|address| address.ip());
         let within = |range: &crate::config::Cidr, ip: Option<IpAddr>| ip.is_some_and(|ip| range.contains(&ip));
         match self {
@@ -69,6 +71,7 @@ impl Condition {
             Self::DirectRemoteIp(range) => within(range, ip(conn.direct_remote.or(conn.remote))),
             Self::RemoteIp(range) => within(range, ip(client.or(conn.remote))),
             Self::Authenticated(wanted) => authenticated(conn, wanted.as_ref()),
+            Self::Metadata(matcher) => matcher.fits(metadata),
         }
     }
 }
@@ -123,14 +126,15 @@ mod tests {
             conn,
             client: Some("9.9.9.9:0".parse().unwrap()),
             head: Some(&head(path, &[("x-a", "1")])),
+            metadata: &Metadata::default(),
         })
     }
 
     #[test]
     fn the_action_says_what_a_fit_means() {
         let subject_head = head("/", &[]);
-        let conn = conn();
-        let subject = Subject { conn: &conn, client: None, head: Some(&subject_head) };
+        let (conn, none) = (conn(), Metadata::default());
+        let subject = Subject { conn: &conn, client: None, head: Some(&subject_head), metadata: &none };
         let judge = |action, fits| allowed(&rules(action, Condition::Is(true), Condition::Is(fits)), subject);
         assert_eq!(judge(AccessAction::Allow, true), Ok(()));
         assert_eq!(judge(AccessAction::Allow, false), Err("rbac_access_denied_matched_policy[none]".into()));
@@ -158,7 +162,9 @@ mod tests {
             missing_is_empty: false,
         };
         assert!(holds(Condition::Header(header.clone()), &here, "/"));
-        assert!(!Condition::Header(header).holds(Subject { conn: &here, client: None, head: None }));
+        let none = Metadata::default();
+        let subject = Subject { conn: &here, client: None, head: None, metadata: &none };
+        assert!(!Condition::Header(header).holds(subject));
         let both = |a, b| Condition::All([Condition::Is(a), Condition::Not(Box::new(Condition::Is(b)))].into());
         assert!(holds(both(true, false), &here, "/") && !holds(both(true, true), &here, "/"));
     }

@@ -32,6 +32,12 @@ impl TokenBucket {
         Self { max, each: each.max(1), empty: AtomicU64::new(0) }
     }
 
+    /// Another one of the same size that nobody took of.
+    #[must_use]
+    pub fn full_again(&self) -> Self {
+        Self { max: self.max, each: self.each, empty: AtomicU64::new(0) }
+    }
+
     /// Nanoseconds in which a token comes.
     pub(super) fn pace(&self) -> u64 {
         self.each

@@ -4,7 +4,7 @@ use super::TokenBucket;
 use crate::{
     config::{DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule},
     decision::Matched,
-    head::{Head, split_query},
+    head::{ConnInfo, Head, split_query},
     route::{headers_match, query_fits, query_value},
     time::Millis,
 };
@@ -21,6 +21,7 @@ pub(crate) struct Described<'a> {
     pub(crate) client: Option<SocketAddr>,
     pub(crate) cluster: &'a str,
     pub(crate) matched: Option<&'a Matched>,
+    pub(crate) conn: Option<&'a ConnInfo>,
 }
 
 type Entries = SmallVec<[(String, String); 2]>;
@@ -28,11 +29,17 @@ type Entries = SmallVec<[(String, String); 2]>;
 /// Whether there are tokens, and which bucket is told of; `None`: nothing limits the request.
 pub(crate) fn take<'l>(
     limit: &'l LocalRateLimit,
-    request: Described<'_>,
+    request: Described<'l>,
     now: Millis,
 ) -> Option<(bool, &'l Arc<TokenBucket>)> {
-    let own = limit.bucket.as_ref()?;
-    let found = if limit.descriptors.is_empty() { SmallVec::new() } else { descriptors(limit, request) };
+    let (own, buckets) = match request.conn.filter(|_| limit.each_connection) {
+        Some(conn) => {
+            let of_conn = conn.buckets.get_or_init(|| Arc::new(limit.fresh_buckets()));
+            (of_conn.bucket.as_ref()?, &of_conn.descriptors)
+        }
+        None => (limit.bucket.as_ref()?, &limit.descriptors),
+    };
+    let found = if buckets.is_empty() { SmallVec::new() } else { descriptors(limit, buckets, request) };
     for one in &found {
         if !one.bucket.take(now) && !one.shadow {
             return Some((false, &one.bucket));
@@ -48,7 +55,11 @@ pub(crate) fn take<'l>(
 }
 
 /// Buckets of the request's descriptions; the slower ones first.
-fn descriptors<'l>(limit: &'l LocalRateLimit, request: Described<'_>) -> SmallVec<[&'l DescriptorLimit; 2]> {
+fn descriptors<'l>(
+    limit: &LocalRateLimit,
+    buckets: &'l [DescriptorLimit],
+    request: Described<'_>,
+) -> SmallVec<[&'l DescriptorLimit; 2]> {
     let mut out: SmallVec<[&DescriptorLimit; 2]> = SmallVec::new();
     let mut look = |rules: &[RateRule], stage: Option<u32>| {
         for rule in rules.iter().filter(|rule| stage.is_none_or(|stage| stage == rule.stage)) {
@@ -57,7 +68,7 @@ fn descriptors<'l>(limit: &'l LocalRateLimit, request: Described<'_>) -> SmallVe
                 one.entries.len() == entries.len()
                     && one.entries.iter().zip(&entries).all(|(a, b)| *a.0 == *b.0 && *a.1 == *b.1)
             };
-            out.extend(limit.descriptors.iter().find(same));
+            out.extend(buckets.iter().find(same));
         }
     };
     if !limit.rules.is_empty() {
@@ -167,13 +178,14 @@ mod tests {
             tell: false,
             tell_retry: false,
             always_default: false,
+            each_connection: false,
         }
     }
 
     fn asks(limit: &LocalRateLimit, path: &str, headers: &[(&str, &str)]) -> bool {
         let head = head(path, headers);
         let client = Some("10.1.2.3:4".parse().unwrap());
-        let request = Described { head: &head, client, cluster: "c", matched: None };
+        let request = Described { head: &head, client, cluster: "c", matched: None, conn: None };
         take(limit, request, Millis(0)).unwrap().0
     }
 
@@ -206,6 +218,22 @@ mod tests {
             "header_match",
             "yes",
         );
+    }
+
+    #[test]
+    fn each_connection_may_have_buckets_of_its_own() {
+        let mut limit = limit(&[], Vec::new());
+        limit.each_connection = true;
+        let (head, conns) = (head("/", &[]), [ConnInfo::default(), ConnInfo::default()]);
+        let asks = |limit: &LocalRateLimit, conn: &ConnInfo| {
+            let request = Described { head: &head, client: None, cluster: "c", matched: None, conn: Some(conn) };
+            take(limit, request, Millis(0)).unwrap().0
+        };
+        for conn in &conns {
+            assert_eq!((0..5).filter(|_| asks(&limit, conn)).count(), 3);
+        }
+        limit.each_connection = false;
+        assert!(asks(&limit, &conns[0]), "the bucket of all is full");
     }
 
     #[test]

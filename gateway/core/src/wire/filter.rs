@@ -21,6 +21,7 @@ use tombolo_controlplane_api::xds::{
                 dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
                 grpc_web::v3 as grpc_web, header_mutation::v3 as mutation, health_check::v3 as health_check,
                 local_ratelimit::v3 as limit, on_demand::v3::OnDemand, rbac::v3 as access, router::v3 as router,
+                set_metadata::v3 as set_metadata,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },
@@ -106,6 +107,8 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
         HttpFilterKind::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, false)?))
     } else if kind == mutation::HeaderMutation::full_name() {
         HttpFilterKind::HeaderMutation(Arc::new(mutations(unpack(config)?)?))
+    } else if kind == set_metadata::Config::full_name() {
+        HttpFilterKind::SetMetadata(Arc::new(super::metadata::filter(unpack(config)?)?))
     } else if kind == forward::FilterConfig::full_name() {
         forward_proxy(unpack(config)?)?;
         HttpFilterKind::DynamicForwardProxy

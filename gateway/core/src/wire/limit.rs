@@ -53,7 +53,7 @@ pub(super) fn filter(message: limit::LocalRateLimit, on_route: bool) -> Decoded<
         max_dynamic_descriptors,
         enable_retry_after_header,
     } = message;
-    refuse!(local_cluster_rate_limit, local_rate_limit_per_downstream_connection);
+    refuse!(local_cluster_rate_limit);
     // Of descriptors without a value, which are refused.
     let _ = max_dynamic_descriptors;
     if token_bucket.is_none() && (on_route || !descriptors.is_empty()) {
@@ -87,10 +87,11 @@ pub(super) fn filter(message: limit::LocalRateLimit, on_route: bool) -> Decoded<
         tell: enable_x_ratelimit_headers != 0,
         tell_retry: enable_retry_after_header,
         always_default: bool_or(always_consume_default_token_bucket, true),
+        each_connection: local_rate_limit_per_downstream_connection,
     })
 }
 
-fn bucket(message: Bucket) -> Decoded<Arc<TokenBucket>> {
+pub(super) fn bucket(message: Bucket) -> Decoded<Arc<TokenBucket>> {
     let Bucket { max_tokens, tokens_per_fill, fill_interval } = message;
     let interval = fill_interval.as_ref().ok_or_else(|| Refusal::new("fill_interval", "missing"))?;
     let interval = some_time(interval).at("fill_interval")?;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     accesslog::LineFormat,
-    config::{AccessLog, ComparisonOp, LogFilter, LogFormat, LogSink},
+    config::{AccessLog, ComparisonOp, LogFilter, LogFormat, LogSink, MetadataPlace},
 };
 use prost::Name as _;
 use tombolo_controlplane_api::xds::{
@@ -141,9 +141,22 @@ pub(super) fn filter(message: pb::AccessLogFilter, depth: u32) -> Decoded<LogFil
             LogFilter::GrpcStatus(codes.collect(), by.exclude)
         }
         Some(F::ExtensionFilter(by)) => return Err(Refusal::unsupported(format!("extension_filter.{}", by.name))),
-        Some(F::MetadataFilter(_)) => return Err(Refusal::unsupported("metadata_filter")),
+        Some(F::MetadataFilter(by)) => metadata_filter(by).at("metadata_filter")?,
         Some(F::LogTypeFilter(_)) => return Err(Refusal::unsupported("log_type_filter")),
         None => return Err(Refusal::new("filter_specifier", "missing")),
+    })
+}
+
+/// As in Envoy, without a matcher only the answer for what is not found is left.
+fn metadata_filter(message: pb::MetadataFilter) -> Decoded<LogFilter> {
+    let pb::MetadataFilter { matcher, match_if_key_not_found } = message;
+    let otherwise = super::any::bool_or(match_if_key_not_found, true);
+    Ok(match matcher.map(super::metadata::condition).transpose().at("matcher")? {
+        Some(matcher) => LogFilter::Metadata(matcher.place, Some(matcher.value), otherwise),
+        None => {
+            let nowhere = MetadataPlace { namespace: "".into(), keys: Box::default() };
+            LogFilter::Metadata(nowhere, None, otherwise)
+        }
     })
 }
 

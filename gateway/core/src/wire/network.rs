@@ -15,6 +15,7 @@ use tombolo_controlplane_api::xds::{
         extensions::filters::network::{
             connection_limit::v3::ConnectionLimit,
             http_connection_manager::v3::HttpConnectionManager,
+            local_ratelimit::v3::LocalRateLimit,
             rbac::v3::Rbac,
             sni_cluster::v3::SniCluster,
             tcp_proxy::v3::{
@@ -88,11 +89,30 @@ pub(super) fn known_filter(name: &str, config: &Any) -> Decoded<Option<NetworkFi
         refuse!(runtime_enabled);
         let most = max_connections.ok_or_else(|| Refusal::new("max_connections", "missing"))?.value;
         NetworkFilter::ConnectionLimit(most, opt_duration(delay.as_ref(), "delay")?)
+    } else if kind == LocalRateLimit::full_name() {
+        rate_limit(unpack(config)?)?
     } else if matches!(name, "istio.stats" | "istio.metadata_exchange") || inner_type(config) == "stats.PluginConfig" {
         NetworkFilter::MeshStats
     } else {
         return Ok(None);
     }))
+}
+
+fn rate_limit(message: LocalRateLimit) -> Decoded<NetworkFilter> {
+    let LocalRateLimit { stat_prefix, token_bucket, runtime_enabled, share_key } = message;
+    // A bucket that several chains share would have to outlive each of them.
+    refuse!(share_key);
+    filled(stat_prefix).at("stat_prefix")?;
+    let bucket = token_bucket.ok_or_else(|| Refusal::new("token_bucket", "missing"))?;
+    let bucket = super::limit::bucket(bucket).at("token_bucket")?;
+    let (key, default) = match runtime_enabled {
+        None => (String::new(), true),
+        Some(flag) => {
+            let default = flag.default_value.ok_or_else(|| Refusal::new("runtime_enabled.default_value", "missing"))?;
+            (filled(flag.runtime_key).at("runtime_enabled.runtime_key")?, default.value)
+        }
+    };
+    Ok(NetworkFilter::LocalRateLimit(bucket, key.into(), default))
 }
 
 fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {

@@ -1,10 +1,10 @@
-//! Role-based rules. Metadata that filters would set (claims of tokens) is never there, since no such filter is: conditions on it
-//! hold as Envoy's do when the value is missing.
+//! Role-based rules. Claims of tokens are never there, since no filter of ours checks tokens: conditions on them hold as Envoy's do when
+//! the value is missing.
 
 use super::{
     Refusal, address,
     any::{At, Decoded, refuse, type_name, unpack},
-    matcher,
+    matcher, metadata,
 };
 use crate::{
     config::{AccessAction, AccessPolicy, AccessRules, Condition, Rules, StringMatcher},
@@ -132,8 +132,8 @@ fn permission(message: pb::Permission, depth: u32) -> Decoded<Condition> {
         Some(Rule::RequestedServerName(name)) => {
             Condition::ServerName(matcher::string(name).at("requested_server_name")?)
         }
-        Some(Rule::Metadata(metadata)) => Condition::Is(metadata.invert),
-        Some(Rule::SourcedMetadata(sourced)) => sourced_metadata(&sourced).at("sourced_metadata")?,
+        Some(Rule::Metadata(metadata)) => Condition::Metadata(Box::new(metadata::condition(metadata).at("metadata")?)),
+        Some(Rule::SourcedMetadata(sourced)) => sourced_metadata(sourced).at("sourced_metadata")?,
         Some(Rule::UriTemplate(config)) => uri_template(config).at("uri_template")?,
         Some(Rule::Matcher(config)) => return Err(Refusal::unsupported(format!("matcher.{}", config.name))),
         None => return Err(Refusal::new("rule", "missing")),
@@ -162,8 +162,10 @@ fn principal(message: pb::Principal, depth: u32) -> Decoded<Condition> {
         Some(Identifier::RemoteIp(range)) => Condition::RemoteIp(address::one_range(range).at("remote_ip")?),
         Some(Identifier::Header(header)) => Condition::Header(matcher::header(header).at("header")?),
         Some(Identifier::UrlPath(wanted)) => Condition::Path(path(wanted).at("url_path")?),
-        Some(Identifier::Metadata(metadata)) => Condition::Is(metadata.invert),
-        Some(Identifier::SourcedMetadata(sourced)) => sourced_metadata(&sourced).at("sourced_metadata")?,
+        Some(Identifier::Metadata(metadata)) => {
+            Condition::Metadata(Box::new(metadata::condition(metadata).at("metadata")?))
+        }
+        Some(Identifier::SourcedMetadata(sourced)) => sourced_metadata(sourced).at("sourced_metadata")?,
         Some(Identifier::FilterState(_)) => return Err(Refusal::unsupported("filter_state")),
         Some(Identifier::Custom(config)) => return Err(Refusal::unsupported(format!("custom.{}", config.name))),
         None => return Err(Refusal::new("identifier", "missing")),
@@ -177,10 +179,11 @@ fn path(wanted: PathMatcher) -> Decoded<StringMatcher> {
     }
 }
 
-fn sourced_metadata(sourced: &pb::SourcedMetadata) -> Decoded<Condition> {
+fn sourced_metadata(sourced: pb::SourcedMetadata) -> Decoded<Condition> {
     match sourced.metadata_source() {
         MetadataSource::Dynamic => {
-            Ok(Condition::Is(sourced.metadata_matcher.as_ref().is_some_and(|matcher| matcher.invert)))
+            let matcher = sourced.metadata_matcher.ok_or_else(|| Refusal::new("metadata_matcher", "missing"))?;
+            Ok(Condition::Metadata(Box::new(metadata::condition(matcher).at("metadata_matcher")?)))
         }
         MetadataSource::Route => Err(Refusal::unsupported("metadata_source ROUTE")),
     }
@@ -198,8 +201,14 @@ fn uri_template(config: TypedExtensionConfig) -> Decoded<Condition> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Metadata;
     use tombolo_controlplane_api::xds::{
-        envoy::r#type::matcher::v3::{MetadataMatcher, StringMatcher as Text, string_matcher::MatchPattern},
+        envoy::r#type::matcher::v3::{
+            MetadataMatcher, StringMatcher as Text, ValueMatcher,
+            metadata_matcher::{PathSegment, path_segment::Segment},
+            string_matcher::MatchPattern,
+            value_matcher::MatchPattern as Pattern,
+        },
         google::api::expr::v1alpha1::Expr,
     };
 
@@ -212,7 +221,13 @@ mod tests {
     fn policies_are_read() {
         let name = Text { match_pattern: Some(MatchPattern::Suffix("/ns/a/sa/b".into())), ..Default::default() };
         let who = Identifier::Authenticated(principal::Authenticated { principal_name: Some(name) });
-        let claim = Identifier::Metadata(MetadataMatcher::default());
+        let claim = MetadataMatcher {
+            filter: "istio_authn".into(),
+            path: vec![PathSegment { segment: Some(Segment::Key("claim".into())) }],
+            value: Some(ValueMatcher { match_pattern: Some(Pattern::PresentMatch(true)) }),
+            invert: false,
+        };
+        let claim = Identifier::Metadata(claim);
         let all = principal::Set {
             ids: [who, claim].into_iter().map(|one| pb::Principal { identifier: Some(one) }).collect(),
         };
@@ -228,7 +243,8 @@ mod tests {
             (AccessAction::Deny, &[Condition::DestinationPort(80, 81)][..])
         );
         let Condition::All(all) = &read.policies[0].principals[0] else { panic!("{read:?}") };
-        assert_eq!(all[1], Condition::Is(false), "a claim that nobody checked is missing");
+        let Condition::Metadata(claim) = &all[1] else { panic!("{all:?}") };
+        assert!(!claim.fits(&Metadata::default()), "a claim that nobody checked is missing");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     config::{
-        DirectResponse, PathMatch, Redirect, RedirectPath, RequireTls, Route, RouteMatch, RouteTable, RouteTarget,
-        UriTemplate, VirtualHost,
+        DirectResponse, Metadata, PathMatch, Redirect, RedirectPath, RequireTls, Route, RouteMatch, RouteTable,
+        RouteTarget, UriTemplate, VirtualHost,
     },
     route::{hosts::HostIndex, template},
 };
@@ -261,7 +261,9 @@ fn route_match(message: pb::RouteMatch) -> Decoded<RouteMatch> {
         filter_state,
         path_specifier,
     } = message;
-    refuse!(dynamic_metadata, filter_state);
+    refuse!(filter_state);
+    let said = |(at, one)| super::metadata::condition(one).nth("dynamic_metadata", at);
+    let said = dynamic_metadata.into_iter().enumerate().map(said).collect::<Decoded<Vec<_>>>()?;
     let query = query_parameters.into_iter().enumerate().map(|(at, q)| matcher::query(q).nth("query_parameters", at));
     let cookies = cookies.into_iter().enumerate().map(|(at, c)| matcher::cookie(c).nth("cookies", at));
     let tls = tls_context.unwrap_or_default();
@@ -275,6 +277,8 @@ fn route_match(message: pb::RouteMatch) -> Decoded<RouteMatch> {
         share: matcher::runtime_share(runtime_fraction, None).at("runtime_fraction")?.map(Box::new),
         tls_presented: tls.presented.map(|presented| presented.value),
         tls_validated: tls.validated.map(|validated| validated.value),
+        // Filters say something after the route is chosen only, as in Envoy.
+        never: !said.iter().all(|one| one.fits(&Metadata::default())),
     })
 }
 

@@ -113,6 +113,7 @@ pub const SUPPORTED: &[Support] = &[
     row("network filter", "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "no on-demand clusters"),
     row("network filter", "envoy.extensions.filters.network.sni_cluster.v3.SniCluster", ""),
     row("network filter", "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit", "no runtime"),
+    row("network filter", "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit", "no share_key"),
     row("listener filter", "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", "no JA3, no JA4"),
     row("listener filter", "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", ""),
     row("listener filter", "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", "no TLV rules"),
@@ -123,9 +124,10 @@ pub const SUPPORTED: &[Support] = &[
     row(
         "http filter",
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-        "no limits per connection, no dynamic descriptors",
+        "no dynamic descriptors, no shares of a cluster's limit",
     ),
     row("http filter", "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", "headers only"),
+    row("http filter", "envoy.extensions.filters.http.set_metadata.v3.Config", "no typed metadata"),
     row("http filter", "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig", "DNS only"),
     row(
         "http filter",
@@ -148,7 +150,7 @@ pub const SUPPORTED: &[Support] = &[
     row(
         "http filter",
         "envoy.extensions.filters.http.rbac.v3.RBAC",
-        "no conditions in CEL, no matcher trees, no filter state; metadata counts as missing",
+        "no conditions in CEL, no matcher trees, no filter state, no claims of tokens",
     ),
     row("network filter", "envoy.extensions.filters.network.rbac.v3.RBAC", "as the HTTP filter; no delay_deny"),
     row("per-route config", "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", ""),

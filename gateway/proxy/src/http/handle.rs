@@ -109,6 +109,7 @@ async fn serve(
         let moment = Moment { now: clock::recently(), active_faults: worker.active_faults() };
         let (hcm, info) = (&downstream.hcm, &downstream.info);
         let mut decision = decide(&live.config, hcm, table, info, request.caller, &request.head, moment, random);
+        request.head.metadata = decision.take_metadata();
         let recodes = enter(decision.bodies(), &mut request.head, request.body.is_over());
         exchange.facts.borrow_mut().bodies = std::mem::take(decision.bodies());
         let decided = match decision {

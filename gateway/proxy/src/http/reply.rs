@@ -21,7 +21,8 @@ use tombolo_gateway_core::{
 
 /// The response for a reply; the exchange ends with it.
 pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
-    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _, cluster, bodies: _ } = reply;
+    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _, cluster, bodies: _, metadata: _ } =
+        reply;
     let hcm = &exchange.downstream.hcm;
     let mut known = exchange.facts.borrow_mut();
     let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && cause != Cause::Preflight;

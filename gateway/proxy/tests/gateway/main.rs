@@ -14,6 +14,7 @@ mod spelling;
 mod dynamic;
 mod filters;
 mod http;
+mod limits;
 mod tcp;
 mod tls;
 mod upstream;

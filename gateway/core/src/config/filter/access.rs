@@ -1,6 +1,6 @@
 //! Who may do what, as configured: role-based rules of HTTP and network filters.
 
-use crate::config::{Cidr, HeaderMatcher, Regex, StringMatcher};
+use crate::config::{Cidr, HeaderMatcher, MetadataMatcher, Regex, StringMatcher};
 use std::sync::Arc;
 
 /// Rules of one place. Rules that are only counted ("shadow") are checked when they are read and then left out: there is nobody here
@@ -73,4 +73,6 @@ pub enum Condition {
     RemoteIp(Cidr),
     /// The client showed a certificate that was verified, with such a name if there is a condition on it.
     Authenticated(Option<StringMatcher>),
+    /// What filters said of the request.
+    Metadata(Box<MetadataMatcher>),
 }

@@ -40,6 +40,28 @@ pub struct LocalRateLimit {
     pub tell_retry: bool,
     /// The bucket for all is used also by requests that have a bucket of their own.
     pub always_default: bool,
+    /// Each connection of a client has buckets of its own.
+    pub each_connection: bool,
+}
+
+/// The buckets of one connection. As in Envoy there is one set for a connection, made by the first filter that wants it.
+#[derive(Debug, Clone)]
+pub struct ConnectionBuckets {
+    /// For all requests.
+    pub bucket: Option<Arc<TokenBucket>>,
+    /// For some.
+    pub descriptors: Box<[DescriptorLimit]>,
+}
+
+impl LocalRateLimit {
+    /// Full buckets of the same sizes.
+    #[must_use]
+    pub fn fresh_buckets(&self) -> ConnectionBuckets {
+        let fresh = |bucket: &Arc<TokenBucket>| Arc::new(bucket.full_again());
+        let descriptors =
+            self.descriptors.iter().map(|one| DescriptorLimit { bucket: fresh(&one.bucket), ..one.clone() });
+        ConnectionBuckets { bucket: self.bucket.as_ref().map(fresh), descriptors: descriptors.collect() }
+    }
 }
 
 /// A bucket for requests that are described so.

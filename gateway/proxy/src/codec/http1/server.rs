@@ -31,7 +31,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use tombolo_gateway_core::{
-    config::Underscores,
+    config::{Metadata, Underscores},
     failure::{Failure, Kind},
     head::{Head, Protocol},
 };
@@ -279,7 +279,8 @@ impl Server {
         self.inner.borrow_mut().tunnel = tunnel;
         let protocol = if version == Version::Http10 { Protocol::Http10 } else { Protocol::Http11 };
         let scheme = downstream.info.scheme();
-        let head = Head { method, scheme, authority: authority.to_owned(), path, protocol, upgrade, headers, spelled };
+        let (authority, metadata) = (authority.to_owned(), Metadata::default());
+        let head = Head { method, scheme, authority, path, protocol, upgrade, headers, spelled, metadata };
         (Arrived { head, body, upgrade: take.map(Upgrade::Later) }, asked, give)
     }
 

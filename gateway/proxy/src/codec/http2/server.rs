@@ -29,6 +29,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use tombolo_gateway_core::{
+    config::Metadata,
     failure::{Failure, Flag, Kind},
     head::{Head, Protocol},
 };
@@ -204,6 +205,7 @@ fn begin(
         upgrade,
         headers,
         spelled: None,
+        metadata: Metadata::default(),
     };
     let arrived = Arrived { head, body, upgrade: take.map(Upgrade::Later) };
     let call = Call {

@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tombolo_gateway_core::{
-    config::Hcm,
+    config::{Hcm, Metadata},
     failure::Kind,
     head::{Head, Protocol, Scheme},
 };
@@ -338,6 +338,7 @@ fn translate(head: RequestHead, scheme: Scheme) -> Head {
         upgrade,
         headers,
         spelled: None,
+        metadata: Metadata::default(),
     }
 }
 
