@@ -173,6 +173,13 @@ impl Assembly {
         due.into_iter().flatten().min()
     }
 
+    /// The newest version of a route table, as it was put in.
+    #[must_use]
+    pub fn newest_routes(&self, name: &str) -> Option<&Arc<RouteTable>> {
+        let warming = self.routes.warming.get(name).map(|warming| &warming.value);
+        warming.or_else(|| self.hosts.tables.get(name)).or_else(|| self.config.routes.get(name))
+    }
+
     /// The names of a kind that something refers to. For kinds of which everything is wanted: empty.
     #[must_use]
     pub fn wanted(&self, kind: Kind) -> BTreeSet<String> {

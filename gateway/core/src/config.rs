@@ -33,7 +33,7 @@ pub use cluster::{
 };
 pub use filter::{
     Abort, AbortKind, AccessAction, AccessPolicy, AccessRules, Coder, Coding, Compressible, Compressor,
-    CompressorOverride, Condition, ConnectionBuckets, Cors, Decompressor, Delay, DelayKind, DescriptorLimit,
+    CompressorOverride, Condition, ConnectionBuckets, Cors, Csrf, Decompressor, Delay, DelayKind, DescriptorLimit,
     Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter, HealthCheckFilter,
     HostRules, HttpFilter, HttpFilterKind, LocalRateLimit, RateAction, RateRule, RouterFilter, Rules,
 };

@@ -4,6 +4,7 @@
 //! the route's own action. Pure and synchronous; costs nothing that grows with the configuration. Used by the I/O layer once per
 //! request (and again after an internal redirect).
 
+mod draft;
 mod timeouts;
 
 #[cfg(test)]
@@ -11,13 +12,12 @@ mod tests;
 
 use crate::{
     config::{
-        ClusterChoice, ClusterWeight, Config, DirectResponse, FilterOverride, Fraction, Hcm, HeaderMutationFilter,
-        HealthCheckFilter, HttpFilter, HttpFilterKind, LocalRateLimit, Metadata, Mirror, Redirect, Route, RouteAction,
-        RouteTable, RouteTarget, RouterFilter,
+        ClusterChoice, ClusterWeight, Config, DirectResponse, Hcm, HttpFilterKind, Metadata, Mirror, Redirect, Route,
+        RouteAction, RouteTable, RouteTarget, RouterFilter, Value,
     },
     decision::{Cause, Decision, Forward, Matched, Reply, UpgradePlan},
-    failure::{Failure, Flag, Flags, Kind},
-    filter::{self, BodyFilter, CorsVerdict, Described, Subject},
+    failure::{Failure, Flags, Kind},
+    filter::BodyFilter,
     format::Facts,
     forward,
     head::{ConnInfo, Head},
@@ -28,9 +28,10 @@ use crate::{
     time::{Millis, Random},
 };
 use bytes::Bytes;
+use draft::{Draft, Parts};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// What may change from request to request besides the request.
 #[derive(Debug, Clone, Copy, Default)]
@@ -225,208 +226,6 @@ fn upgrade(hcm: &Hcm, matched: Option<&Matched>, head: &Head) -> Result<Option<U
     Ok(Some(if ends_here { UpgradePlan::TerminateConnect } else { UpgradePlan::Pass }))
 }
 
-/// What filters add to a decision.
-#[derive(Default)]
-struct Draft<'m> {
-    runtime: Option<&'m Runtime>,
-    conn: Option<&'m ConnInfo>,
-    client: Option<SocketAddr>,
-    matched: Option<&'m Matched>,
-    weighted: Option<u32>,
-    cluster: &'m str,
-    delay: Option<Duration>,
-    parts: Parts,
-}
-
-#[derive(Default)]
-struct Parts {
-    weighted: Option<u32>,
-    response_kbps: Option<u64>,
-    response_headers: Vec<(header::HeaderName, HeaderValue)>,
-    mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
-    forward_host: Option<String>,
-    bodies: Vec<BodyFilter>,
-    health_check: bool,
-    metadata: Metadata,
-}
-
-impl<'m> Draft<'m> {
-    fn parts(self) -> Parts {
-        Parts { weighted: self.weighted, ..self.parts }
-    }
-
-    fn hit(&self, share: &Fraction, random: &mut Random) -> bool {
-        let drawn = random.draw();
-        self.runtime.map_or_else(|| share.hit(drawn), |runtime| runtime.hit(share, drawn))
-    }
-
-    fn flags(&self) -> Flags {
-        let mut flags = Flags::NONE;
-        if self.delay.is_some() {
-            flags.insert(Flag::DelayInjected);
-        }
-        flags
-    }
-
-    fn weight(&self) -> Option<&'m ClusterWeight> {
-        match &self.matched?.action()?.cluster {
-            ClusterChoice::Weighted { clusters, .. } => clusters.get(self.weighted? as usize),
-            ClusterChoice::One(_) | ClusterChoice::Header(_) => None,
-        }
-    }
-
-    fn run_filters(&mut self, hcm: &'m Hcm, head: &Head, moment: Moment, random: &mut Random) -> Option<Box<Reply>> {
-        hcm.filters.iter().find_map(|filter| self.run(filter, head, moment, random))
-    }
-
-    fn run(&mut self, filter: &'m HttpFilter, head: &Head, moment: Moment, random: &mut Random) -> Option<Box<Reply>> {
-        let over = filter::override_of(&filter.name, self.matched, self.weight());
-        if matches!(over, Some(FilterOverride::Off)) || (filter.disabled && over.is_none()) {
-            return None;
-        }
-        match &filter.kind {
-            HttpFilterKind::Fault(own) => {
-                let fault = if let Some(FilterOverride::Fault(fault)) = over { fault } else { own };
-                return self.fault(fault, head, moment, random);
-            }
-            HttpFilterKind::Cors => {
-                if let Some(FilterOverride::Cors(cors)) = over {
-                    return self.cors(cors, head, random);
-                }
-            }
-            HttpFilterKind::LocalRateLimit(own) => {
-                let limit = if let Some(FilterOverride::LocalRateLimit(limit)) = over { limit } else { own };
-                return self.limited(limit, head, moment, random);
-            }
-            HttpFilterKind::HeaderMutation(own) => {
-                self.parts.mutations.push(Arc::clone(own));
-                if let Some(FilterOverride::HeaderMutation(more)) = over {
-                    self.parts.mutations.push(Arc::clone(more));
-                }
-            }
-            HttpFilterKind::SetMetadata(own) => own.apply(&mut self.parts.metadata),
-            HttpFilterKind::DynamicForwardProxy => match over {
-                Some(FilterOverride::ForwardHost(host)) => self.parts.forward_host = Some(host.to_string()),
-                Some(FilterOverride::ForwardHostHeader(name)) => {
-                    self.parts.forward_host = head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-                }
-                _ => {}
-            },
-            HttpFilterKind::Discovered(_) => return Some(Box::new(Reply::failure(Failure::new(Kind::NoFilterConfig)))),
-            HttpFilterKind::Compressor(own) => {
-                let settings =
-                    if let Some(FilterOverride::Compressor(other)) = over { other.over(own) } else { Arc::clone(own) };
-                self.parts.bodies.push(BodyFilter::Compress(settings, None));
-            }
-            HttpFilterKind::Decompressor(own) => self.parts.bodies.push(BodyFilter::Decompress(Arc::clone(own))),
-            HttpFilterKind::GrpcWeb if filter::is_grpc_web(head) => {
-                self.parts.bodies.push(BodyFilter::GrpcWeb(filter::Web::Not));
-            }
-            HttpFilterKind::GrpcWeb => {}
-            HttpFilterKind::Buffer(own) => {
-                let most = if let Some(FilterOverride::Buffer(other)) = over { other } else { own };
-                self.parts.bodies.push(BodyFilter::Buffer(*most));
-            }
-            HttpFilterKind::Rbac(own) => {
-                let rules = if let Some(FilterOverride::Rbac(other)) = over { other } else { own };
-                let metadata = &self.parts.metadata;
-                let subject = Subject { conn: self.conn?, client: self.client, head: Some(head), metadata };
-                let details = filter::allowed(rules, subject).err()?;
-                return Some(Box::new(Reply::failure(Failure::new(Kind::AccessDenied).with_reason(details))));
-            }
-            HttpFilterKind::HealthCheck(own) => return self.health_check(own, head),
-            HttpFilterKind::MeshStats
-            | HttpFilterKind::GrpcStats
-            | HttpFilterKind::OnDemand
-            | HttpFilterKind::Router(_) => {}
-        }
-        None
-    }
-
-    fn fault(
-        &mut self,
-        fault: &crate::config::Fault,
-        head: &Head,
-        moment: Moment,
-        random: &mut Random,
-    ) -> Option<Box<Reply>> {
-        let drawn = filter::inject(fault, self.cluster, head, moment.active_faults, random);
-        self.delay = drawn.delay.or(self.delay);
-        self.parts.response_kbps = drawn.response_kbps.or(self.parts.response_kbps);
-        let (status, grpc) = drawn.abort?;
-        let mut reply = Reply::failure(Failure::new(Kind::FaultInjected).with_status(status));
-        reply.grpc_status = grpc;
-        let mut flags = self.flags();
-        flags.extend(reply.flags);
-        reply.flags = flags;
-        Some(Box::new(reply))
-    }
-
-    fn limited(
-        &mut self,
-        limit: &LocalRateLimit,
-        head: &Head,
-        moment: Moment,
-        random: &mut Random,
-    ) -> Option<Box<Reply>> {
-        if !self.hit(&limit.enabled, random) {
-            return None;
-        }
-        let Self { conn, client, cluster, matched, .. } = *self;
-        let described = Described { head, client, cluster, matched, conn };
-        let (passes, bucket) = filter::take(limit, described, moment.now)?;
-        let mut told = HeaderMap::new();
-        if limit.tell {
-            let (left, wait) = (bucket.left(moment.now), bucket.wait(moment.now));
-            told.insert(names::X_RATELIMIT_LIMIT, HeaderValue::from(bucket.max()));
-            told.insert(names::X_RATELIMIT_REMAINING, HeaderValue::from(left));
-            told.insert(names::X_RATELIMIT_RESET, HeaderValue::from(wait));
-        }
-        let enforced = !passes && self.hit(&limit.enforced, random);
-        if !enforced {
-            self.parts.response_headers.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
-            if !passes && !limit.request_headers.is_empty() {
-                let request = limit.request_headers.clone();
-                self.parts
-                    .mutations
-                    .push(Arc::new(HeaderMutationFilter { request, ..HeaderMutationFilter::default() }));
-            }
-            return None;
-        }
-        let mut reply = Reply::failure(Failure::new(Kind::RateLimited).with_status(limit.status));
-        let pending = crate::header::evaluate(&limit.response_headers, &Facts { head: Some(head), ..Facts::default() });
-        crate::header::apply(&limit.response_headers, pending, &mut reply.headers);
-        reply.headers.extend(told);
-        if limit.tell_retry {
-            reply.headers.insert(header::RETRY_AFTER, HeaderValue::from(bucket.wait(moment.now)));
-        }
-        reply.grpc_status = limit.grpc_resource_exhausted.then_some(8);
-        Some(Box::new(reply))
-    }
-
-    fn health_check(&mut self, own: &Arc<HealthCheckFilter>, head: &Head) -> Option<Box<Reply>> {
-        if !route::headers_match(&own.headers, head) {
-            return None;
-        }
-        self.parts.health_check = true;
-        let cause = Cause::HealthCheck(Arc::clone(own));
-        (!own.pass_through).then(|| Box::new(answer(StatusCode::OK, HeaderMap::new(), Bytes::new(), cause, None)))
-    }
-
-    fn cors(&mut self, cors: &crate::config::Cors, head: &Head, random: &mut Random) -> Option<Box<Reply>> {
-        match filter::cors(cors, head, self.runtime?, random) {
-            CorsVerdict::Ignore => None,
-            CorsVerdict::Allow(headers) => {
-                self.parts.response_headers.extend(headers);
-                None
-            }
-            CorsVerdict::Answer(headers) => {
-                Some(Box::new(answer(StatusCode::OK, headers, Bytes::new(), Cause::Preflight, None)))
-            }
-        }
-    }
-}
-
 #[expect(clippy::too_many_arguments, reason = "the parts of one decision, used once")]
 fn act(
     config: &Config,
@@ -461,6 +260,7 @@ fn act(
     let timeouts = timeouts::of(hcm, action, &matched, router, head, grpc);
     let weight = Draft { matched: Some(&matched), weighted: parts.weighted, ..Draft::default() }.weight();
     let metadata_match = merged(action.metadata_match.as_ref(), weight.and_then(|w| w.metadata_match.as_ref()));
+    let metadata_match = merged(metadata_match.as_ref(), subset_said(&parts.metadata).as_ref());
     let mut forward = Forward {
         cluster: Arc::clone(&cluster.name),
         weighted: parts.weighted,
@@ -529,7 +329,15 @@ fn hedge(action: &RouteAction, matched: &Matched, head: &Head) -> Option<crate::
     }
 }
 
-/// The keys of both; the weighted cluster's wins.
+/// What filters said of the endpoints that are wanted.
+fn subset_said(metadata: &Metadata) -> Option<crate::config::MetadataMatch> {
+    match metadata.namespace("envoy.lb")? {
+        Value::Map(said) => Some(said.iter().map(|(key, value)| (Arc::clone(key), value.clone())).collect()),
+        _ => None,
+    }
+}
+
+/// The keys of both; the second's win.
 fn merged(
     route: Option<&crate::config::MetadataMatch>,
     weight: Option<&crate::config::MetadataMatch>,

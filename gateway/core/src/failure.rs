@@ -98,6 +98,8 @@ pub enum Kind {
     ResponseTooLarge,
     /// Access rules refuse the caller.
     AccessDenied,
+    /// A page of another origin sent a request that changes something.
+    ForeignOrigin,
     /// The caller has no acceptable token.
     Unauthenticated,
     /// An external authorizer refused.

@@ -7,6 +7,7 @@ mod access;
 mod body;
 mod bucket;
 mod cors;
+mod csrf;
 mod fault;
 mod limit;
 
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub(crate) use cors::judge as cors;
+pub(crate) use csrf::same_site;
 pub(crate) use fault::inject;
 pub(crate) use limit::{Described, take};
 

@@ -28,6 +28,7 @@ mod network;
 mod protocol;
 mod rbac;
 mod refusal;
+mod renew;
 mod retry;
 mod route;
 mod scope;
@@ -45,6 +46,7 @@ mod tests;
 mod upstream_tests;
 
 pub use refusal::Refusal;
+pub use renew::Earlier;
 pub use share::Sharing;
 pub use types::{Kind, SUPPORTED, Support};
 
@@ -74,13 +76,25 @@ pub const LARGEST: usize = 64 << 20;
 /// # Errors
 /// The refusal to answer with.
 pub fn decode(kind: Kind, name: &str, body: &[u8]) -> Result<Resource, Refusal> {
+    decode_after(kind, name, body, None)
+}
+
+/// As [`decode`], with the version of a route table that is in use: what did not change is not decoded again.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn decode_after(kind: Kind, name: &str, body: &[u8], earlier: Option<&Earlier<'_>>) -> Result<Resource, Refusal> {
     if body.len() > LARGEST {
         return Err(Refusal::new("", format!("larger than {LARGEST} bytes")).of(name));
     }
     if name.starts_with("xdstp:") {
         return Err(Refusal::unsupported("name: xdstp").of(name));
     }
-    let resource = decode_as(kind, name, body);
+    let renewed = earlier.filter(|_| kind == Kind::Routes).and_then(|earlier| renew::renewed(body, earlier));
+    let resource = match renewed {
+        Some(table) => Ok(Resource::Routes(Arc::new(table))),
+        None => decode_as(kind, name, body),
+    };
     match resource {
         Ok(resource) if !name.is_empty() && **resource.name() != *name => {
             Err(Refusal::new("name", format!("{:?} in a resource of another name", resource.name())).of(name))

@@ -40,13 +40,7 @@ pub(super) fn server_name(argument: &str) -> Result<Operator, String> {
         "HOST_FIRST" => ServerName::HostFirst,
         _ => return Err(bad()),
     };
-    let from = match from {
-        "ORIG" => From::Original,
-        "HOST" => From::Request,
-        "" | "ORIG_OR_HOST" => From::Either,
-        _ => return Err(bad()),
-    };
-    Ok(Operator::ServerName(which, from))
+    Ok(Operator::ServerName(which, From::parse(from, "HOST").ok_or_else(bad)?))
 }
 
 impl Shown {
@@ -58,13 +52,7 @@ impl Shown {
             "NQ" => false,
             _ => return Err(bad()),
         };
-        let from = match from {
-            "ORIG" => From::Original,
-            "PATH" => From::Request,
-            "" | "ORIG_OR_PATH" => From::Either,
-            _ => return Err(bad()),
-        };
-        Ok(Self { query, from })
+        Ok(Self { query, from: From::parse(from, "PATH").ok_or_else(bad)? })
     }
 
     pub(super) fn find<'a>(self, facts: &Facts<'a>) -> Found<'a> {
@@ -76,6 +64,16 @@ impl Shown {
 }
 
 impl From {
+    /// `word` is what the request's own is called.
+    fn parse(text: &str, word: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self::Either),
+            "ORIG" => Some(Self::Original),
+            own if own == word => Some(Self::Request),
+            either => either.strip_prefix("ORIG_OR_").filter(|own| *own == word).map(|_| Self::Either),
+        }
+    }
+
     fn find<'a>(self, head: &'a Head, original: &HeaderName, request: &'a [u8]) -> &'a [u8] {
         let kept = || head.headers.get(original).map(http::HeaderValue::as_bytes);
         match self {

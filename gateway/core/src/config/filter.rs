@@ -2,11 +2,13 @@
 
 mod access;
 mod body;
+mod csrf;
 mod health;
 mod limit;
 
 pub use access::{AccessAction, AccessPolicy, AccessRules, Condition, Rules};
 pub use body::{Coder, Coding, Compressible, Compressor, CompressorOverride, Decompressor};
+pub use csrf::Csrf;
 pub use health::HealthCheckFilter;
 pub use limit::{ConnectionBuckets, DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule};
 
@@ -38,6 +40,8 @@ pub enum HttpFilterKind {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Changes headers.
     HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Refuses requests that change something and come from pages of other origins.
+    Csrf(Arc<Csrf>),
     /// Writes into the request's metadata.
     SetMetadata(Arc<super::SetMetadata>),
     /// Resolves the request's host for a dynamic forward proxy cluster.
@@ -114,6 +118,8 @@ pub enum FilterOverride {
     Fault(Arc<Fault>),
     /// CORS settings.
     Cors(Arc<Cors>),
+    /// Other origins.
+    Csrf(Arc<Csrf>),
     /// Other limits.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Further changes.

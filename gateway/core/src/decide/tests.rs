@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
-    config::{Abort, AbortKind, Cors, Delay, DelayKind, Fault, Fraction, Regex, StringMatch, StringMatcher, Upgrade},
+    config::{
+        Abort, AbortKind, Cors, Csrf, Delay, DelayKind, Fault, FilterOverride, Fraction, HttpFilter, LocalRateLimit,
+        MetadataEntry, Regex, SetMetadata, StringMatch, StringMatcher, Upgrade,
+    },
+    failure::Flag,
     filter::TokenBucket,
     testing::{cluster, conn, hcm, head, route_to, table, table_message},
 };
@@ -246,6 +250,28 @@ fn preflights_are_answered_and_origins_allowed() {
     );
     let Decision::Forward(other) = ask(&head("/", &[("origin", "https://evil")])) else { panic!("answered") };
     assert!(other.response_headers.is_empty());
+}
+
+#[test]
+fn filters_may_say_which_endpoints_are_wanted() {
+    let said = [("v".into(), Value::Text("2".into()))];
+    let entry = MetadataEntry { namespace: "envoy.lb".into(), value: Value::Map(Arc::new(said.into())), merge: false };
+    let hcm = with(HttpFilterKind::SetMetadata(Arc::new(SetMetadata::new([entry].into()))));
+    let mut decision = decided(&hcm, route_to("c", prefix()), &head("/", &[]));
+    assert_eq!(decision.take_metadata().get("envoy.lb", "v"), Some(&Value::Text("2".into())));
+    let Decision::Forward(forward) = decision else { panic!("answered") };
+    assert_eq!(forward.metadata_match.unwrap()[..], [(Arc::from("v"), Value::Text("2".into()))]);
+}
+
+#[test]
+fn pages_of_other_origins_change_nothing() {
+    let hcm = with(HttpFilterKind::Csrf(Arc::new(Csrf { enabled: always(), origins: Box::default() })));
+    let mut asked = head("/", &[("origin", "https://evil.example")]);
+    assert!(matches!(decided(&hcm, route_to("c", prefix()), &asked), Decision::Forward(_)));
+    asked.method = http::Method::POST;
+    let Decision::Reply(reply) = decided(&hcm, route_to("c", prefix()), &asked) else { panic!("forwarded") };
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (403, &b"Invalid origin"[..]));
+    assert_eq!(reply.cause.details(), "csrf_origin_mismatch");
 }
 
 #[test]

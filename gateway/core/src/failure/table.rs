@@ -144,6 +144,7 @@ pub(super) const fn row(kind: Kind) -> Row {
         Kind::AccessDenied => {
             local("access_denied", 403, "rbac_access_denied_matched_policy[none]", "RBAC: access denied")
         }
+        Kind::ForeignOrigin => local("foreign_origin", 403, "csrf_origin_mismatch", "Invalid origin"),
         Kind::Unauthenticated => local("unauthenticated", 401, "jwt_authn_access_denied", "Jwt is missing"),
         Kind::ExternalAuthorizationDenied => {
             local("ext_authz_denied", 403, "ext_authz_denied", "").flag(Flag::UnauthorizedExternalService)

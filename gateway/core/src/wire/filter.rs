@@ -6,7 +6,7 @@ use super::{
     body, extension, header, matcher, rbac,
 };
 use crate::config::{
-    Abort, AbortKind, Cors, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
+    Abort, AbortKind, Cors, Csrf, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
     HeaderChanges, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, RouterFilter,
 };
 use prost::{Message as _, Name as _};
@@ -17,11 +17,11 @@ use tombolo_controlplane_api::xds::{
         extensions::filters::{
             common::fault::v3 as common,
             http::{
-                buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, decompressor::v3 as decompressor,
-                dynamic_forward_proxy::v3 as forward, fault::v3 as fault, grpc_stats::v3 as stats,
-                grpc_web::v3 as grpc_web, header_mutation::v3 as mutation, health_check::v3 as health_check,
-                local_ratelimit::v3 as limit, on_demand::v3::OnDemand, rbac::v3 as access, router::v3 as router,
-                set_metadata::v3 as set_metadata,
+                buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, csrf::v3 as csrf,
+                decompressor::v3 as decompressor, dynamic_forward_proxy::v3 as forward, fault::v3 as fault,
+                grpc_stats::v3 as stats, grpc_web::v3 as grpc_web, header_mutation::v3 as mutation,
+                health_check::v3 as health_check, local_ratelimit::v3 as limit, on_demand::v3::OnDemand,
+                rbac::v3 as access, router::v3 as router, set_metadata::v3 as set_metadata,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },
@@ -107,6 +107,8 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
         HttpFilterKind::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, false)?))
     } else if kind == mutation::HeaderMutation::full_name() {
         HttpFilterKind::HeaderMutation(Arc::new(mutations(unpack(config)?)?))
+    } else if kind == csrf::CsrfPolicy::full_name() {
+        HttpFilterKind::Csrf(Arc::new(csrf_policy(unpack(config)?)?))
     } else if kind == set_metadata::Config::full_name() {
         HttpFilterKind::SetMetadata(Arc::new(super::metadata::filter(unpack(config)?)?))
     } else if kind == forward::FilterConfig::full_name() {
@@ -293,6 +295,17 @@ fn cors_policy(message: cors::CorsPolicy) -> Decoded<Cors> {
     })
 }
 
+fn csrf_policy(message: csrf::CsrfPolicy) -> Decoded<Csrf> {
+    let csrf::CsrfPolicy { filter_enabled, shadow_enabled, additional_origins } = message;
+    let enabled = matcher::runtime_share(filter_enabled, None).at("filter_enabled")?;
+    // What would be refused is only counted, which nobody does here.
+    matcher::runtime_share(shadow_enabled, None).at("shadow_enabled")?;
+    Ok(Csrf {
+        enabled: enabled.ok_or_else(|| Refusal::new("filter_enabled", "missing"))?,
+        origins: matcher::strings(additional_origins, "additional_origins")?,
+    })
+}
+
 fn share(value: Option<RuntimeFractionalPercent>, default: Fraction) -> Decoded<Fraction> {
     Ok(matcher::runtime_share(value, Some(default.clone()))?.unwrap_or(default))
 }
@@ -345,6 +358,8 @@ fn override_of(config: &Any, optional: bool) -> Decoded<Option<FilterOverride>> 
         FilterOverride::Fault(Arc::new(fault_filter(unpack(config)?)?))
     } else if kind == cors::CorsPolicy::full_name() {
         FilterOverride::Cors(Arc::new(cors_policy(unpack(config)?)?))
+    } else if kind == csrf::CsrfPolicy::full_name() {
+        FilterOverride::Csrf(Arc::new(csrf_policy(unpack(config)?)?))
     } else if kind == limit::LocalRateLimit::full_name() {
         FilterOverride::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, true)?))
     } else if kind == mutation::HeaderMutationPerRoute::full_name() {

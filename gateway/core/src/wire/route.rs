@@ -80,12 +80,7 @@ fn made(
     refuse!(cluster_specifier_plugins, route_specifiers);
     let source = vhds.map(|vhds| vhds.config_source.unwrap_or_default());
     let more_hosts = source.as_ref().map(super::any::over_ads).transpose().at("vhds.config_source")?;
-    let most_body = match max_direct_response_body_size_bytes.map(|most| most.value) {
-        None => LARGEST_BODY,
-        // As in Envoy, no bound.
-        Some(0) => usize::MAX,
-        Some(most) => most as usize,
-    };
+    let most_body = most_body(max_direct_response_body_size_bytes);
     // Names that are empty are taken here, as in Envoy, and refused in hosts and routes.
     let named = |list: Vec<String>| list.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
     let (request_headers_to_remove, response_headers_to_remove) =
@@ -122,6 +117,16 @@ fn made(
         more: None,
         validate_clusters: super::any::bool_or(validate_clusters, comes == Comes::Written),
     })
+}
+
+/// How long the bodies of direct responses may be.
+pub(super) fn most_body(told: Option<tombolo_controlplane_api::xds::google::protobuf::UInt32Value>) -> usize {
+    match told.map(|most| most.value) {
+        None => LARGEST_BODY,
+        // As in Envoy, no bound.
+        Some(0) => usize::MAX,
+        Some(most) => most as usize,
+    }
 }
 
 pub(super) fn request_changes(

@@ -121,6 +121,7 @@ pub const SUPPORTED: &[Support] = &[
     row("http filter", "envoy.extensions.filters.http.router.v3.Router", "no upstream logs, no upstream filters"),
     row("http filter", "envoy.extensions.filters.http.fault.v3.HTTPFault", "no runtime keys"),
     row("http filter", "envoy.extensions.filters.http.cors.v3.Cors", ""),
+    row("http filter", "envoy.extensions.filters.http.csrf.v3.CsrfPolicy", "on routes too; keeps no statistics"),
     row(
         "http filter",
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",

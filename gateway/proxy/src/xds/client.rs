@@ -371,7 +371,12 @@ impl Client {
             return Err(reason);
         }
         // The name is said by whoever lists the refusals.
-        let mut decoded = wire::decode(kind, &resource.name, &resource.body)
+        let before = kept.of(kind).filter(|_| kind == Kind::Routes).and_then(|shelf| shelf.kept.get(&resource.name));
+        let earlier = before.and_then(|before| {
+            let table = self.assembly.newest_routes(&resource.name)?.clone();
+            Some(wire::Earlier { body: &before.resource.body, table })
+        });
+        let mut decoded = wire::decode_after(kind, &resource.name, &resource.body, earlier.as_ref())
             .map_err(|refusal| format!("{}: {}", refusal.field, refusal.reason))?;
         self.sharing.share(&mut decoded);
         if let Resource::Routes(table) = &decoded

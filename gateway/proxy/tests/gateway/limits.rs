@@ -30,6 +30,7 @@ use tombolo_controlplane_api::{
                 access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
                 filters::{
                     http::{
+                        csrf::v3::CsrfPolicy,
                         local_ratelimit::v3::LocalRateLimit,
                         rbac::v3::Rbac,
                         set_metadata::v3::{Config, Metadata},
@@ -138,6 +139,11 @@ async fn what_a_filter_says_is_in_headers_logs_and_rules() {
         .await;
 }
 
+fn always() -> Option<RuntimeFractionalPercent> {
+    let all = FractionalPercent { numerator: 100, denominator: 0 };
+    Some(RuntimeFractionalPercent { default_value: Some(all), ..Default::default() })
+}
+
 fn bucket(tokens: u32) -> Option<TokenBucket> {
     let fill_interval = Some(build::duration(Duration::from_secs(3600)));
     Some(TokenBucket { max_tokens: tokens, tokens_per_fill: Some(UInt32Value { value: tokens }), fill_interval })
@@ -147,12 +153,6 @@ fn bucket(tokens: u32) -> Option<TokenBucket> {
 async fn each_connection_has_its_own_limit() {
     let origin = Origin::http1("a").await;
     let (_ads, _gateway, at) = simple(&origin, |ads, at| {
-        let always = || {
-            Some(RuntimeFractionalPercent {
-                default_value: Some(FractionalPercent { numerator: 100, denominator: 0 }),
-                ..Default::default()
-            })
-        };
         let config = LocalRateLimit {
             stat_prefix: "s".into(),
             token_bucket: bucket(2),
@@ -172,6 +172,28 @@ async fn each_connection_has_its_own_limit() {
         }
         assert_eq!(seen, [200, 200, 429]);
     }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_change_nothing() {
+    let origin = Origin::http1("a").await;
+    let (_ads, _gateway, at) = simple(&origin, |ads, at| {
+        with(
+            ads,
+            at,
+            vec![filter("csrf", pack_any(CsrfPolicy { filter_enabled: always(), ..Default::default() }))],
+            Vec::new(),
+        );
+    })
+    .await;
+    let post = async |from: &str| {
+        let request = http::Request::post("/").header("host", "shop").header("origin", from).body(Default::default());
+        Connection::open(at).await.send(request.unwrap()).await.unwrap()
+    };
+    assert_eq!(post("http://shop").await.status, 200);
+    let refused = post("http://evil").await;
+    assert_eq!((refused.status, refused.body.as_str()), (403, "Invalid origin"));
+    assert_eq!(get(at, "/").await.unwrap().status, 200);
 }
 
 #[tokio::test]
