@@ -25,23 +25,40 @@ pub(crate) struct Fields {
 /// apart, and may come once.
 pub(crate) fn read(
     head: &Bytes,
-    mut at: usize,
+    at: usize,
     apart: bool,
     rules: &Rules,
     names: &mut Names,
 ) -> Result<Fields, Refusal> {
-    // One pass over the bytes, so that the map neither grows nor is larger than it needs to be.
-    let lines = memchr_iter(b'\n', head.get(at..).unwrap_or_default()).count();
-    let headers = HeaderMap::with_capacity(lines.min(rules.max_fields) + MORE);
-    let mut fields = Fields { headers, connection: false, framing: false, host: None };
-    let mut count = 0;
-    while let Some(length) = head.get(at..).and_then(|rest| memchr(b'\n', rest)) {
-        let end = at + length.saturating_sub(1);
-        if end == at {
+    // One pass over the bytes for all line ends; their number is the map's size, which then neither grows nor is larger than it
+    // needs to be.
+    let mut ends = std::mem::take(&mut names.ends);
+    ends.clear();
+    let found = memchr_iter(b'\n', head.get(at..).unwrap_or_default()).map(|end| at + end);
+    ends.extend(found.take(rules.max_fields + 1));
+    let headers = HeaderMap::with_capacity(ends.len() + MORE);
+    let fields = Fields { headers, connection: false, framing: false, host: None };
+    let read = lines(head, at, &ends, fields, apart, rules, names);
+    names.ends = ends;
+    read
+}
+
+/// Reads the lines that end at `ends`, up to an empty one.
+fn lines(
+    head: &Bytes,
+    mut at: usize,
+    ends: &[usize],
+    mut fields: Fields,
+    apart: bool,
+    rules: &Rules,
+    names: &mut Names,
+) -> Result<Fields, Refusal> {
+    for (count, newline) in ends.iter().copied().enumerate() {
+        let end = newline.saturating_sub(1);
+        if end <= at {
             break;
         }
-        count += 1;
-        if count > rules.max_fields {
+        if count >= rules.max_fields {
             return Err(Refusal::TooMany);
         }
         let line = head.get(at..end).unwrap_or_default();
@@ -54,7 +71,7 @@ pub(crate) fn read(
         let (from, to) = trimmed(line, colon + 1);
         let value = HeaderValue::from_maybe_shared(head.slice(at + from..at + to))
             .map_err(|_| Refusal::Malformed("field value"))?;
-        at += length + 1;
+        at = newline + 1;
         if apart && name == header::HOST {
             if fields.host.replace(value).is_some() {
                 return Err(Refusal::Malformed("more than one host"));

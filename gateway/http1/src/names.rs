@@ -12,6 +12,8 @@ const LONGEST: usize = 64;
 /// Recent names.
 pub struct Names {
     slots: Box<[Option<Slot>]>,
+    /// Room for where the lines of a head end, from one head to the next.
+    pub(crate) ends: Vec<usize>,
 }
 
 struct Slot {
@@ -35,7 +37,7 @@ impl Names {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { slots: std::iter::repeat_with(|| None).take(SLOTS).collect() }
+        Self { slots: std::iter::repeat_with(|| None).take(SLOTS).collect(), ends: Vec::new() }
     }
 
     /// The name that these bytes spell; `None` when they are no name.

@@ -1,11 +1,69 @@
-//! Gives back pages of the program's file that only its start needed.
+//! The program's memory: its allocator, and the pages of its file that only its start needed.
 //!
 //! Owns the workspace's only `unsafe`. Reading flags, decoding a first configuration and building tables touch most of a program once;
 //! those pages stay mapped for good, and every process counts them as its own. Pages of a file can be dropped at any time: the kernel
 //! maps them again from its cache when they are used. Used by `gateway/proxy` once, when the first configuration serves.
 
+use mimalloc::MiMalloc;
 use nix::sys::mman::{MmapAdvise, madvise};
-use std::{ffi::c_void, fs, io, ptr::NonNull};
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    ffi::c_void,
+    fs, io,
+    ptr::NonNull,
+};
+
+/// mimalloc, asked without an alignment where every block has it anyway: asked with one, it takes more than was asked for and a
+/// longer way for all that is larger than a kibibyte, and for some of the rest.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allocator;
+
+/// What every block of mimalloc is aligned to, the smallest included.
+const ALIGNED: usize = 8;
+
+// SAFETY: every call is mimalloc's own for the same layout. Without an alignment its blocks are aligned to their smallest size,
+// eight bytes, and a block may be freed and resized whichever way it was asked for.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGNED {
+            // SAFETY: any size may be asked for; null says that there is no memory, here and there.
+            unsafe { libmimalloc_sys::mi_malloc(layout.size()) }.cast()
+        } else {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { MiMalloc.alloc(layout) }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGNED {
+            // SAFETY: as above.
+            unsafe { libmimalloc_sys::mi_zalloc(layout.size()) }.cast()
+        } else {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { MiMalloc.alloc_zeroed(layout) }
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on; all blocks are mimalloc's.
+        unsafe { MiMalloc.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.align() <= ALIGNED {
+            // SAFETY: the block is one of mimalloc's, of this layout.
+            unsafe { libmimalloc_sys::mi_realloc(block.cast(), size) }.cast()
+        } else {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { MiMalloc.realloc(block, layout, size) }
+        }
+    }
+}
 
 /// A mapped part of the program's file that nothing was ever written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +148,40 @@ Anonymous:             0 kB
 7f0000040000-7f0000050000 r--p 00000000 00:00 0
 Anonymous:             0 kB
 ";
+
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
+
+    /// Of every size and alignment, from all four calls: aligned, apart from each other, and with their contents.
+    #[test]
+    #[allow(unsafe_code)]
+    fn blocks_are_aligned_and_keep_what_is_in_them() {
+        let mut blocks = Vec::new();
+        for align in [1, 2, 4, 8, 16, 32, 64, 4096] {
+            for size in (1..200).chain([256, 1000, 1024, 1025, 1500, 4096, 5432, 70_000]) {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                // SAFETY: the layout is not empty, and each block is used within it and freed once.
+                unsafe {
+                    let zeroed = ALLOCATOR.alloc_zeroed(layout);
+                    assert!((0..size).all(|at| *zeroed.add(at) == 0));
+                    let block = ALLOCATOR.alloc(layout);
+                    block.write_bytes(7, size);
+                    let larger = ALLOCATOR.realloc(block, layout, size * 2);
+                    assert!((0..size).all(|at| *larger.add(at) == 7));
+                    larger.write_bytes(9, size * 2);
+                    assert!((0..size).all(|at| *zeroed.add(at) == 0), "no block lies in another");
+                    for (block, size) in [(zeroed, size), (larger, size * 2)] {
+                        assert_eq!(block.addr() % align, 0, "{size} bytes, aligned to {align}");
+                        blocks.push((block, Layout::from_size_align(size, align).unwrap()));
+                    }
+                }
+            }
+        }
+        for (block, layout) in blocks {
+            // SAFETY: as above.
+            unsafe { ALLOCATOR.dealloc(block, layout) }
+        }
+    }
 
     #[test]
     fn only_what_is_as_in_the_programs_file_is_given_back() {

@@ -26,8 +26,8 @@ use tombolo_gateway_core::{failure::Failure, head::Head};
 
 /// One request, as a server's codec yields it.
 pub(crate) struct Arrived {
-    /// Its head.
-    pub(crate) head: Head,
+    /// Its head. It changes hands often: what is handed on is where it lies.
+    pub(crate) head: Box<Head>,
     /// Its body.
     pub(crate) body: Incoming,
     /// The connection, once it stops being HTTP; for requests that ask for that.

@@ -9,6 +9,7 @@ use crate::{
     net::{
         proxy_protocol::{self, Parsed},
         sniff::{self, Hello, Sniffer, Tls},
+        socket,
         stream::{Replay, Stream},
     },
     tcp,
@@ -118,8 +119,8 @@ async fn establish(
         }
         Socket::Tcp(tcp, peer) => (tcp, peer),
     };
-    let _ = tcp.set_nodelay(true);
     let local = tcp.local_addr().ok();
+    socket::settle(&tcp, peer, local);
     let mut info = ConnInfo {
         remote: Some(unmap(peer)),
         direct_remote: Some(unmap(peer)),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tombolo_gateway_pages::Allocator = tombolo_gateway_pages::Allocator;
 
 fn main() -> ExitCode {
     tombolo_gateway_proxy::lifeline::hold();

@@ -108,13 +108,15 @@ pub(crate) struct Exchange {
     pub(crate) tunnelled: Cell<u64>,
     sent: Cell<u64>,
     done: Cell<bool>,
+    /// When it began, in microseconds since 1970; 0 until somebody asks.
+    since_1970: Cell<u64>,
 }
 
 /// What becomes known of a request.
 #[derive(Default)]
 pub(crate) struct Known {
     /// Its head.
-    pub(crate) head: Option<Head>,
+    pub(crate) head: Option<Box<Head>>,
     /// What was spoken, where no head can be shown.
     pub(crate) unheard: Option<Protocol>,
     /// Who asks.
@@ -213,6 +215,7 @@ impl Exchange {
             tunnelled: Cell::new(0),
             sent: Cell::new(0),
             done: Cell::new(false),
+            since_1970: Cell::new(0),
         })
     }
 
@@ -320,7 +323,7 @@ impl Exchange {
                 told: known.told,
                 status: known.status,
                 grpc: known.grpc_status,
-                is_grpc: known.head.as_ref().is_some_and(Head::is_grpc),
+                is_grpc: known.head.as_ref().is_some_and(|head| head.is_grpc()),
                 flags: known.flags,
                 micros: end,
                 received,
@@ -348,7 +351,7 @@ impl Exchange {
             grpc: known.grpc_status,
             random: self.downstream.worker.draw(),
             health_check: known.health_check,
-            traced: known.head.as_ref().is_some_and(is_traced),
+            traced: known.head.as_deref().is_some_and(is_traced),
         }
     }
 
@@ -357,7 +360,7 @@ impl Exchange {
         let downstream = &self.downstream;
         let upstream = known.endpoint.as_ref().and_then(|e| e.address());
         let facts = Facts {
-            head: known.head.as_ref(),
+            head: known.head.as_deref(),
             unheard: known.unheard,
             conn: Some(&downstream.info),
             client: known.caller.and_then(|c| c.address),
@@ -393,9 +396,11 @@ impl Exchange {
 
     /// When it began, in microseconds.
     pub(crate) fn since_1970(&self) -> u64 {
-        clock::wall(self.start)
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0))
+        if self.since_1970.get() == 0 {
+            let since = clock::wall(self.start).duration_since(SystemTime::UNIX_EPOCH);
+            self.since_1970.set(since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0)));
+        }
+        self.since_1970.get()
     }
 }
 

@@ -33,7 +33,7 @@ use tombolo_gateway_core::{
 /// A request that is to be forwarded.
 pub(crate) struct Request {
     /// Its head, cleaned.
-    pub(crate) head: Head,
+    pub(crate) head: Box<Head>,
     /// Who asks.
     pub(crate) caller: Caller,
     /// Its body.
@@ -113,7 +113,9 @@ pub(crate) async fn forward(
     exchange.facts.borrow_mut().source.clone_from(&source);
     mirror::copies(exchange, &forward, &head, source.as_ref());
     if forward.upgrade == Some(UpgradePlan::TerminateConnect) {
-        return Ok(Passed::Done(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade).await));
+        // Boxed: every request would be as large.
+        let tunnel = Box::pin(tunnel::terminate(exchange, live, &forward, cluster, head, upgrade));
+        return Ok(Passed::Done(tunnel.await));
     }
     stamp_attempt(&forward, 1, Duration::from_micros(exchange.recent_micros()), false, &mut head);
     let ask =
@@ -137,7 +139,7 @@ pub(crate) async fn forward(
                 leave_behind(exchange, head, *got, &after);
                 let kept = source.filter(|_| next.method != http::Method::GET || status != 303);
                 let body = kept.map_or(Payload::Fresh(Incoming::Empty), Payload::Again);
-                return Ok(Passed::Again(Box::new(Request { head: next, caller, body, upgrade: None })));
+                return Ok(Passed::Again(Box::new(Request { head: Box::new(next), caller, body, upgrade: None })));
             }
             if forward.upgrade == Some(UpgradePlan::Pass)
                 && head.upgrade.eq_ignore_ascii_case("websocket")
@@ -159,7 +161,7 @@ pub(crate) async fn forward(
 /// The end of a request that failed: an answer, if there is anybody to answer.
 pub(crate) fn failed(
     exchange: &Rc<Exchange>,
-    head: Head,
+    head: Box<Head>,
     failure: Failure,
     attempts: u32,
 ) -> Result<Response<Outgoing>, Gone> {
@@ -180,7 +182,7 @@ fn base<'a>(exchange: &'a Exchange, metadata: MetadataOf<'a>) -> Facts<'a> {
 }
 
 /// Writes down a response that the client does not see.
-fn leave_behind(exchange: &Rc<Exchange>, head: Head, got: Got, after: &After) {
+fn leave_behind(exchange: &Rc<Exchange>, head: Box<Head>, got: Got, after: &After) {
     let (parts, body) = got.response.into_parts();
     let mut known = exchange.facts.borrow_mut();
     known.status = parts.status.as_u16();
@@ -195,7 +197,7 @@ fn leave_behind(exchange: &Rc<Exchange>, head: Head, got: Got, after: &After) {
 }
 
 /// The head is kept for the log line of a request that ends here.
-fn keep_head(exchange: &Rc<Exchange>, head: Head) {
+fn keep_head(exchange: &Rc<Exchange>, head: Box<Head>) {
     exchange.facts.borrow_mut().head = Some(head);
 }
 
@@ -203,7 +205,7 @@ fn keep_head(exchange: &Rc<Exchange>, head: Head) {
 fn respond(
     exchange: &Rc<Exchange>,
     forward: &Forward,
-    head: Head,
+    head: Box<Head>,
     caller: Caller,
     got: Got,
     after: After,

@@ -74,7 +74,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, arrived: Arrived) -> Resu
 async fn arrive_within(
     limit: Duration,
     exchange: &Rc<Exchange>,
-    head: Head,
+    head: Box<Head>,
     mut serving: Pin<Box<impl Future<Output = Result<Response<Outgoing>, Gone>>>>,
 ) -> Result<Response<Outgoing>, Gone> {
     if let Ok(done) = tokio::time::timeout(limit, serving.as_mut()).await {
@@ -148,7 +148,7 @@ pub(crate) fn refuse(downstream: &Rc<Downstream>, kind: Kind) -> Response<Outgoi
     reply::failure(&Exchange::begin(downstream), Failure::new(kind), 0)
 }
 
-async fn answered(exchange: &Rc<Exchange>, head: Head, answer: Reply) -> Response<Outgoing> {
+async fn answered(exchange: &Rc<Exchange>, head: Box<Head>, answer: Reply) -> Response<Outgoing> {
     {
         let mut known = exchange.facts.borrow_mut();
         known.head = Some(head);

@@ -15,7 +15,7 @@ use tombolo_gateway_core::{
     failure::{Failure, Kind, Side, grpc_from_http},
     format::Facts,
     forward::{Answer, finish_response, in_grpc, rewrite},
-    head::{Head, Protocol},
+    head::Protocol,
     header::change_response,
 };
 
@@ -25,7 +25,7 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
         reply;
     let hcm = &exchange.downstream.hcm;
     let mut known = exchange.facts.borrow_mut();
-    let is_grpc = known.head.as_ref().is_some_and(Head::is_grpc) && cause != Cause::Preflight;
+    let is_grpc = known.head.as_ref().is_some_and(|head| head.is_grpc()) && cause != Cause::Preflight;
     let is_head = known.head.as_ref().is_some_and(|h| h.method == http::Method::HEAD);
     known.flags.extend(flags);
     known.status = status.as_u16();
@@ -66,7 +66,7 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     if !known.bodies.is_empty() {
         body = filters::local(&known, status, is_head, &mut headers, body);
     }
-    finish_response(hcm, known.head.as_ref(), false, &mut headers);
+    finish_response(hcm, known.head.as_deref(), false, &mut headers);
     if status == StatusCode::NO_CONTENT {
         // It may not have a body, whatever there is to say.
         headers.remove(header::CONTENT_TYPE);

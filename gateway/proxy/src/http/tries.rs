@@ -22,7 +22,6 @@ use crate::{
 use http::{HeaderMap, Method, Response};
 use smallvec::SmallVec;
 use std::{
-    borrow::Cow,
     cell::Cell,
     pin::Pin,
     rc::Rc,
@@ -142,7 +141,7 @@ struct Left<'a>(Option<&'a Ask<'a>>);
 impl Drop for Left<'_> {
     fn drop(&mut self) {
         if let Some(ask) = self.0.filter(|ask| ask.exchange.downstream.logs_heads()) {
-            ask.exchange.facts.borrow_mut().head.get_or_insert_with(|| ask.head.clone());
+            ask.exchange.facts.borrow_mut().head.get_or_insert_with(|| Box::new(ask.head.clone()));
         }
     }
 }
@@ -270,18 +269,19 @@ async fn begin<'a>(ask: &'a Ask<'_>, attempt: &mut Attempt, id: TryId, tries: &m
         known.attempts = attempt.count();
     }
     // The first try's head is the request's own; only what differs from it is a copy.
-    let mut head = Cow::Borrowed(ask.head);
+    let mut own: Option<Box<Head>> = None;
+    let copy = || Box::new(ask.head.clone());
     if attempt.count() > 1 {
         let elapsed = Duration::from_micros(ask.exchange.recent_micros());
-        stamp_attempt(ask.forward, attempt.count(), elapsed, false, head.to_mut());
+        stamp_attempt(ask.forward, attempt.count(), elapsed, false, own.get_or_insert_with(copy));
     }
     if ask.forward.auto_host
         && let Some(host) = endpoint.host.borrow().as_ref().filter(|h| !h.endpoint.hostname.is_empty())
     {
-        host.endpoint.hostname.as_ref().clone_into(&mut head.to_mut().authority);
+        host.endpoint.hostname.as_ref().clone_into(&mut own.get_or_insert_with(copy).authority);
     }
     let opened = Rc::new(Cell::new(false));
-    let outcome = Box::pin(one_try(ask, endpoint.clone(), head, opened.clone()));
+    let outcome = Box::pin(one_try(ask, endpoint.clone(), own, opened.clone()));
     tries.push(Try { id, endpoint, opened, told_opened: false, outcome });
     step
 }
@@ -321,10 +321,11 @@ impl Ask<'_> {
 async fn one_try(
     ask: &Ask<'_>,
     endpoint: Rc<Endpoint>,
-    head: Cow<'_, Head>,
+    own: Option<Box<Head>>,
     opened: Rc<Cell<bool>>,
 ) -> Result<Box<Got>, Lost> {
     let downstream = &ask.exchange.downstream;
+    let head = own.as_deref().unwrap_or(ask.head);
     let upstream = endpoint.upstream();
     let breakers = upstream.breakers(ask.forward.priority);
     let unsent = |failure| Lost { failure, sent: false };
@@ -347,10 +348,11 @@ async fn one_try(
             let trailers = lease.is_http2() || upstream.cluster.http.http1.enable_trailers;
             Body::Client(Reader::new(source, trailers))
         });
-        let mut told = Cow::Borrowed(&*head);
-        if ask.exchange.tells(lease.conn.end.as_ref()) {
-            ask.exchange.tell(lease.conn.end.as_ref(), &mut told.to_mut().headers);
-        }
+        let told = ask.exchange.tells(lease.conn.end.as_ref()).then(|| {
+            let mut told = Box::new(head.clone());
+            ask.exchange.tell(lease.conn.end.as_ref(), &mut told.headers);
+            told
+        });
         {
             let mut known = ask.exchange.facts.borrow_mut();
             known.conn = Some(lease.conn.clone());
@@ -360,7 +362,7 @@ async fn one_try(
         let proceed: Option<&dyn Fn(HeaderMap)> =
             if downstream.hcm.proxy_100_continue && ask.source.is_some() { Some(&proceed) } else { None };
         let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass);
-        let request = send::Request { head: &told, tunnel, proceed };
+        let request = send::Request { head: told.as_deref().unwrap_or(head), tunnel, proceed };
         match send::send(&mut lease, request, body).await {
             Ok(response) => {
                 return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit, begun }));

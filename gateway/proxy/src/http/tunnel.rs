@@ -76,7 +76,7 @@ pub(crate) async fn terminate(
     live: &Live,
     forward: &Forward,
     cluster: Rc<Cluster>,
-    head: Head,
+    head: Box<Head>,
     client: Option<Upgrade>,
 ) -> Response<Outgoing> {
     let downstream = &exchange.downstream;

@@ -7,6 +7,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::AsFd,
+    sync::OnceLock,
     time::Duration,
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -27,6 +29,9 @@ pub(crate) fn listen(address: SocketAddr, options: Options) -> io::Result<TcpLis
     }
     if options.freebind && address.is_ipv4() {
         socket.set_freebind_v4(true)?;
+    }
+    if address.ip().is_loopback() {
+        unpaced(&socket); // what is accepted inherits it
     }
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX))?;
@@ -56,11 +61,35 @@ pub(crate) async fn connect(
         socket.bind(SocketAddr::new(ip, 0))?;
     }
     socket.set_nodelay(true)?;
+    if to.ip().is_loopback() || from.is_some_and(|ip| ip == to.ip() || ip.is_loopback()) {
+        unpaced(&socket); // before the connection is there: pacing that began does not end
+    }
     let stream = socket.connect(to).await?;
     if let Some(settings) = keepalive {
         settings.apply(&stream)?;
     }
     Ok(stream)
+}
+
+/// Prepares an accepted connection: small answers leave at once, and nothing paces those that do not leave this host.
+pub(crate) fn settle(stream: &TcpStream, peer: SocketAddr, local: Option<SocketAddr>) {
+    let _ = stream.set_nodelay(true);
+    let local = local.map(|address| address.ip().to_canonical());
+    let peer = peer.ip().to_canonical();
+    if peer.is_loopback() || local == Some(peer) {
+        unpaced(stream);
+    }
+}
+
+/// Takes a connection within this host out of a congestion control that paces. Between a sidecar and its application there is no
+/// network to be careful with, but pacing (BBR) sets timers: half of the processor time of a bulk transfer, and of its rate.
+/// Nothing changes where the system's own choice does not pace, and a refusal changes nothing, either.
+fn unpaced(socket: &impl AsFd) {
+    static PACED: OnceLock<bool> = OnceLock::new();
+    let socket = SockRef::from(socket);
+    if *PACED.get_or_init(|| socket.tcp_congestion().is_ok_and(|name| name.starts_with(b"bbr"))) {
+        let _ = socket.set_tcp_congestion(b"reno"); // every kernel has it, and every user may choose it
+    }
 }
 
 /// TCP keep-alive of a connection.
@@ -100,5 +129,22 @@ mod tests {
         let address = first.local_addr().unwrap();
         let _second = listen(address, Options::default()).unwrap();
         assert_eq!(probe(address, Options::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Whatever the system's choice is: nothing that stays on this host is paced.
+    #[tokio::test]
+    async fn nothing_within_a_host_is_paced() {
+        let paced = |stream: &TcpStream| SockRef::from(stream).tcp_congestion().unwrap().starts_with(b"bbr");
+        for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let listener = listen(address.parse().unwrap(), Options::default()).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let to = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+            let (near, far) = tokio::join!(connect(to, None, None), listener.accept());
+            let ((far, peer), near) = (far.unwrap(), near.unwrap());
+            settle(&far, peer, far.local_addr().ok());
+            assert!(!paced(&near) && !paced(&far), "{address}");
+            assert!(far.nodelay().unwrap());
+        }
     }
 }

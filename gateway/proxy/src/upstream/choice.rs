@@ -50,7 +50,8 @@ pub(crate) async fn choose(
     now: Millis,
 ) -> Option<Picked> {
     match &upstream.cluster.discovery {
-        Discovery::DynamicForwardProxy(names) => named(worker, cluster, upstream, names, question).await,
+        // Boxed, being the only one that waits: a request is as large as the largest of what it may wait for.
+        Discovery::DynamicForwardProxy(names) => Box::pin(named(worker, cluster, upstream, names, question)).await,
         Discovery::OriginalDst(settings) => {
             let address = destination(settings, question)?;
             Some(Picked { endpoint: cluster.destination(address, ""), priority: 0 })

@@ -107,10 +107,10 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: Stream) {
     let rules = rules(downstream);
     loop {
         let next = std::future::poll_fn(|cx| server.poll_next(cx, downstream, &rules)).await;
-        // What is rare, and last, is boxed: an idle connection is as large as the largest of these futures.
+        // All boxed: an idle connection is as large as the largest of these futures.
         let after = match next {
             None => return,
-            Some(Ok(begun)) => server.answer(downstream, begun).await,
+            Some(Ok(begun)) => Box::pin(server.answer(downstream, begun)).await,
             Some(Err(kind)) => Box::pin(server.refuse(downstream, kind)).await,
         };
         match after {
@@ -281,6 +281,7 @@ impl Server {
         let scheme = downstream.info.scheme();
         let (authority, metadata) = (authority.to_owned(), Metadata::default());
         let head = Head { method, scheme, authority, path, protocol, upgrade, headers, spelled, metadata };
+        let head = Box::new(head);
         (Arrived { head, body, upgrade: take.map(Upgrade::Later) }, asked, give)
     }
 

@@ -196,7 +196,7 @@ fn begin(
     let (give, take) = if tunnelled { Some(oneshot::channel()).unzip() } else { (None, None) };
     let body = Incoming::Http2(Http2Body::new(shared, &side, stream, true, tunnelled));
     let is_head = method == Method::HEAD;
-    let head = Head {
+    let head = Box::new(Head {
         method,
         scheme: downstream.info.scheme(),
         authority: text(&authority),
@@ -206,7 +206,7 @@ fn begin(
         headers,
         spelled: None,
         metadata: Metadata::default(),
-    };
+    });
     let arrived = Arrived { head, body, upgrade: take.map(Upgrade::Later) };
     let call = Call {
         shared: shared.clone(),

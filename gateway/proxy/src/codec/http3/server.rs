@@ -322,14 +322,14 @@ async fn respond(
     }
 }
 
-fn translate(head: RequestHead, scheme: Scheme) -> Head {
+fn translate(head: RequestHead, scheme: Scheme) -> Box<Head> {
     let RequestHead { method, authority, path, protocol, headers, .. } = head;
     let upgrade = match &protocol {
         Some(protocol) => text(protocol),
         None if method == Method::CONNECT => "CONNECT".to_owned(),
         None => String::new(),
     };
-    Head {
+    Box::new(Head {
         method,
         scheme,
         authority: text(&authority),
@@ -339,7 +339,7 @@ fn translate(head: RequestHead, scheme: Scheme) -> Head {
         headers,
         spelled: None,
         metadata: Metadata::default(),
-    }
+    })
 }
 
 /// What was checked to be ASCII.
