@@ -23,13 +23,7 @@ pub(crate) struct Fields {
 
 /// Reads the fields that begin at `at` of a head that ends in an empty line. Lines are known to end in CR LF. `apart`: `host` is kept
 /// apart, and may come once.
-pub(crate) fn read(
-    head: &Bytes,
-    at: usize,
-    apart: bool,
-    rules: &Rules,
-    names: &mut Names,
-) -> Result<Fields, Refusal> {
+pub(crate) fn read(head: &Bytes, at: usize, apart: bool, rules: &Rules, names: &mut Names) -> Result<Fields, Refusal> {
     // One pass over the bytes for all line ends; their number is the map's size, which then neither grows nor is larger than it
     // needs to be.
     let mut ends = std::mem::take(&mut names.ends);
