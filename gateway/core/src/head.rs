@@ -179,8 +179,8 @@ pub struct ConnInfo {
     pub unix: bool,
     /// The path of that socket: the client's where it has one, else the listener's.
     pub pipe: String,
-    /// TLS, when it was ended here.
-    pub tls: Option<TlsInfo>,
+    /// TLS, when it was ended here. Boxed: plain connections wait with less.
+    pub tls: Option<Box<TlsInfo>>,
     /// SNI seen by the inspector or by TLS; empty: none.
     pub sni: String,
     /// Limits of its own, once a filter wants them.

@@ -4,7 +4,7 @@
 //! what a line says, but refuses lines that end in anything but CR LF.
 
 use crate::Refusal;
-use memchr::memchr;
+use memchr::memchr_iter;
 
 /// Empty lines before a request line that are passed over, as RFC 9112 section 2.2 asks for.
 const MOST_EMPTY: usize = 2;
@@ -48,8 +48,9 @@ impl Scanner {
     /// When a line ends wrongly, the first byte can begin no message, or there is no end within `most` bytes.
     pub fn find(&mut self, bytes: &[u8], most: usize) -> Result<Option<Found>, Refusal> {
         let bound = bytes.len().min(self.start.saturating_add(most));
-        while let Some(at) = bytes.get(self.seen..bound).and_then(|rest| memchr(b'\n', rest)) {
-            let end = self.seen + at;
+        let from = self.seen;
+        for at in memchr_iter(b'\n', bytes.get(from..bound).unwrap_or_default()) {
+            let end = from + at;
             if end == self.line || bytes.get(end - 1) != Some(&b'\r') {
                 return Err(Refusal::Malformed("line without CR LF"));
             }
@@ -97,8 +98,9 @@ impl Scanner {
     /// As [`find`](Self::find) for fields without a line before them: where the empty line after them ends.
     pub(crate) fn find_fields(&mut self, bytes: &[u8], most: usize) -> Result<Option<usize>, Refusal> {
         let bound = bytes.len().min(most);
-        while let Some(at) = bytes.get(self.seen..bound).and_then(|rest| memchr(b'\n', rest)) {
-            let end = self.seen + at;
+        let from = self.seen;
+        for at in memchr_iter(b'\n', bytes.get(from..bound).unwrap_or_default()) {
+            let end = from + at;
             if end == self.line || bytes.get(end - 1) != Some(&b'\r') {
                 return Err(Refusal::Malformed("line without CR LF"));
             }

@@ -327,7 +327,7 @@ async fn secure(mut inbound: Box<Inbound>, mut fresh: Fresh, mut learned: Learne
     };
     match stream {
         Ok(Ok(stream)) => {
-            inbound.info.tls = Some(peer::info(stream.get_ref().1, &inbound.chain, &context));
+            inbound.info.tls = Some(Box::new(peer::info(stream.get_ref().1, &inbound.chain, &context)));
             return Some((inbound, Stream::TlsServer(Box::new(stream))));
         }
         Ok(Err(error)) => {

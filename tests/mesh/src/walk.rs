@@ -186,7 +186,7 @@ impl Mesh {
                 Ok(agreed) => {
                     hop.peer = agreed.peer;
                     hop.alpn = Some(agreed.info.alpn.clone()).filter(|alpn| !alpn.is_empty());
-                    info.tls = Some(agreed.info);
+                    info.tls = Some(Box::new(agreed.info));
                 }
                 Err(why) => {
                     hops.push(hop);

@@ -149,7 +149,7 @@ impl Operator {
 
     pub(super) fn find<'a>(&'a self, record: &'a Record<'a>) -> Found<'a> {
         let facts = &record.facts;
-        let tls = || facts.conn.and_then(|conn| conn.tls.as_ref());
+        let tls = || facts.conn.and_then(|conn| conn.tls.as_deref());
         let peer = || tls().and_then(|tls| tls.peer.as_ref());
         match self {
             Self::Request { first, second, without_query } => request(record, first, second.as_ref(), *without_query),

@@ -25,7 +25,7 @@ fn fixture() -> Fixture {
     let conn = ConnInfo {
         remote: Some("10.0.0.1:5000".parse().unwrap()),
         local: Some("[::1]:443".parse().unwrap()),
-        tls: Some(TlsInfo { version: "TLSv1.3", peer: Some(peer), ..TlsInfo::default() }),
+        tls: Some(Box::new(TlsInfo { version: "TLSv1.3", peer: Some(peer), ..TlsInfo::default() })),
         ..ConnInfo::default()
     };
     let mut response = HeaderMap::new();

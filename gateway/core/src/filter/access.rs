@@ -118,7 +118,7 @@ mod tests {
 
     fn mutual(uri: &str, verified: bool) -> ConnInfo {
         let peer = PeerCertificate { verified, uris: vec![uri.into()], ..PeerCertificate::default() };
-        ConnInfo { tls: Some(TlsInfo { peer: Some(peer), ..TlsInfo::default() }), ..conn() }
+        ConnInfo { tls: Some(Box::new(TlsInfo { peer: Some(peer), ..TlsInfo::default() })), ..conn() }
     }
 
     fn holds(condition: Condition, conn: &ConnInfo, path: &str) -> bool {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use std::fmt::Write as _;
 
 pub(super) fn apply(hcm: &Hcm, conn: &ConnInfo, present: Present, headers: &mut HeaderMap) {
-    let mutual = conn.tls.as_ref().and_then(|tls| Some((tls, tls.peer.as_ref()?)));
+    let mutual = conn.tls.as_deref().and_then(|tls| Some((tls, tls.peer.as_ref()?)));
     match (hcm.xfcc, mutual) {
         (Xfcc::AlwaysForwardOnly, _) | (Xfcc::ForwardOnly, Some(_)) => {}
         (Xfcc::Sanitize, _) | (Xfcc::ForwardOnly | Xfcc::AppendForward | Xfcc::SanitizeSet, None) => {

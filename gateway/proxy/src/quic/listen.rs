@@ -282,7 +282,7 @@ async fn connection(
         direct_remote: Some(choice.remote),
         local: choice.local,
         sni: chosen.sni.clone(),
-        tls: Some(tls(&connection, chosen)),
+        tls: Some(Box::new(tls(&connection, chosen))),
         ..ConnInfo::default()
     };
     let inbound = Inbound {
