@@ -5,10 +5,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+/// A resource: its type and its name.
+type Holder = (Arc<str>, Arc<str>);
+
 /// Items by the resources that hold them, each with a note of the holder.
 #[derive(Debug)]
 pub struct Holding<K, N> {
-    entries: BTreeMap<(Arc<str>, Arc<str>), (Vec<K>, N)>,
+    entries: BTreeMap<Holder, (Vec<K>, N)>,
     holders: BTreeMap<K, u32>,
 }
 
