@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from racing import config, loads, machine, proxies  # noqa: E402
 
-ADS, LISTENER, ADMIN = 21_030, 21_031, 21_095
+ADS, LISTENER, BACKEND, ADMIN = 21_030, 21_031, 21_032, 21_095
 CHANGES = 30
 PAGES = ("/config_dump", "/config_dump?include_eds", "/clusters", "/clusters?format=json", "/stats", "/stats/prometheus")
 
@@ -44,6 +44,7 @@ class Scale:
     def run(self, mode, count):
         log = open(self.folder / f"{mode}-{count}.log", "w")
         serve = [self.tools, "ads", f"127.0.0.1:{ADS}", "--count", str(count), "--port", str(LISTENER)]
+        serve += ["--backend", str(BACKEND)]
         serve += ["--one-by-one"] * (mode == "vhds")
         core = ["taskset", "-c", machine.LOAD_CORE]
         control = subprocess.Popen(core + serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -165,7 +166,7 @@ def main():
     parser.add_argument("--json")
     args = parser.parse_args()
     machine.many_files()
-    backend = [args.tools, "backend", f"127.0.0.1:{config.BACKEND}"]
+    backend = [args.tools, "backend", f"127.0.0.1:{BACKEND}"]
     backend = subprocess.Popen(["taskset", "-c", machine.LOAD_CORE, *backend], stdout=subprocess.DEVNULL)
     found = {}
     try:

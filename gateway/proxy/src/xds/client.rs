@@ -18,7 +18,10 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -34,8 +37,12 @@ use tombolo_gateway_core::{
     wire::{self, Kind, Resource},
 };
 
-/// Changes are written to disk at most this often.
+/// Changes are written to disk at most this often, …
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// … and so seldom that writing takes no more than this part of the time, because the file is written whole, …
+const SAVING_SHARE: u32 = 50;
+/// … but at least this often.
+const SAVE_AT_LEAST: Duration = Duration::from_secs(5);
 /// A stream that lived this long ends the growth of waits.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -118,6 +125,8 @@ pub(crate) struct Client {
     /// What is kept is newer than what is on disk, since then.
     unsaved: Option<Instant>,
     saving: Option<tokio::task::JoinHandle<()>>,
+    /// How many microseconds the last time took.
+    save_took: Arc<AtomicU64>,
     origin: Instant,
     /// Why the last stream ended; the same reason is logged once.
     trouble: Option<String>,
@@ -146,6 +155,7 @@ impl Client {
             generation: 0,
             unsaved: None,
             saving: None,
+            save_took: Arc::default(),
             origin: Instant::now(),
             trouble: None,
             setup,
@@ -252,7 +262,7 @@ impl Client {
     fn next_deadline(&self) -> Instant {
         let assembly =
             self.assembly.deadline().map(|at| self.origin + Duration::from_millis(at.0) + Duration::from_millis(1));
-        let save = self.unsaved.map(|since| since + SAVE_EVERY);
+        let save = self.unsaved.map(|since| since + self.save_every());
         let far = Instant::now() + Duration::from_secs(3600);
         assembly.into_iter().chain(save).chain(self.lives.next()).fold(far, Instant::min)
     }
@@ -350,8 +360,9 @@ impl Client {
             self.reader.drop_held(kind.type_url(), name);
         }
         drop(shelves);
+        let moment = Instant::now();
         for (name, ttl) in beside.lives.iter().filter(|(name, _)| !refused.contains_key(&**name)) {
-            self.lives.set(kind, name, *ttl, Instant::now());
+            self.lives.set(kind, name, *ttl, moment);
         }
         self.settle(kind, &beside.told, &update.removed);
         self.assembly.complete(kind);
@@ -457,7 +468,7 @@ impl Client {
     }
 
     fn save_if_due(&mut self) {
-        let due = self.unsaved.is_some_and(|since| since.elapsed() >= SAVE_EVERY);
+        let due = self.unsaved.is_some_and(|since| since.elapsed() >= self.save_every());
         let busy = self.saving.as_ref().is_some_and(|task| !task.is_finished());
         let Some(store) = self.setup.store.clone().filter(|_| due && !busy) else {
             if self.setup.store.is_none() {
@@ -469,11 +480,19 @@ impl Client {
         };
         self.unsaved = None;
         let kept = self.setup.shelves.lock().unwrap_or_else(PoisonError::into_inner).to_save();
+        let took = self.save_took.clone();
         self.saving = Some(tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
             if let Err(error) = store.save(&kept) {
                 tracing::warn!(%error, "last good configuration not saved");
             }
+            took.store(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }));
+    }
+
+    fn save_every(&self) -> Duration {
+        let took = Duration::from_micros(self.save_took.load(Ordering::Relaxed));
+        took.saturating_mul(SAVING_SHARE).clamp(SAVE_EVERY, SAVE_AT_LEAST)
     }
 
     /// Takes up what an earlier process kept on disk. It serves until the control plane says otherwise.

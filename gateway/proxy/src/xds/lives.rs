@@ -18,6 +18,9 @@ pub(super) struct Lives {
 impl Lives {
     /// A resource or a sign of life of it came; without a time it lives until it is removed.
     pub(super) fn set(&mut self, kind: Kind, name: &Arc<str>, ttl: Option<Duration>, now: Instant) {
+        if ttl.is_none() && self.ends.is_empty() {
+            return;
+        }
         let key = (kind, name.clone());
         match ttl.and_then(|ttl| now.checked_add(ttl)) {
             Some(end) => drop(self.ends.insert(key, end)),

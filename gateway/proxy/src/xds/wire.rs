@@ -2,9 +2,10 @@
 //!
 //! Pure. Knows the envelope only; what is inside a resource is read by `gateway/core`.
 
+use ahash::AHashSet;
 use bytes::Bytes;
 use prost::Message as _;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tombolo_controlplane_api::xds::{
     envoy::{
         config::core::v3::Node,
@@ -123,7 +124,7 @@ fn life(ttl: Span) -> Option<Duration> {
 pub(crate) fn sotw_response(response: DiscoveryResponse) -> (SotwResponse, Beside) {
     let mut beside = Beside::default();
     let mut resources: Vec<Arc<Resource>> = Vec::with_capacity(response.resources.len());
-    let mut names = BTreeSet::new();
+    let mut names = AHashSet::new();
     for any in response.resources {
         match sotw_resource(any, &response.type_url) {
             Ok((name, ttl, None)) => beside.lives.push((name.into(), ttl)),
