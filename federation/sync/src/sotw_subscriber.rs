@@ -3,7 +3,7 @@
 
 use crate::{Plan, SotwRequest, SotwResponse, Update, books::Books, subscriber::refusal};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -142,7 +142,7 @@ impl SotwSubscriber {
         };
         let Some(shelf) = self.shelves.get_mut(&response.type_url) else { return update };
         if shelf.books.rule.full_state {
-            let present: BTreeSet<&Arc<str>> = response.resources.iter().map(|resource| &resource.name).collect();
+            let present: HashSet<&Arc<str>> = response.resources.iter().map(|resource| &resource.name).collect();
             update.removed = shelf.books.held.keys().filter(|name| !present.contains(name)).cloned().collect();
         }
         update.changed = shelf.books.news(response.resources);
