@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A certificate with its key, in PEM.
 #[derive(Debug, Clone)]
@@ -12,6 +14,8 @@ pub struct Leaf {
     pub chain: String,
     /// Its key.
     pub key: String,
+    /// Its number.
+    pub serial: u64,
 }
 
 /// An authority.
@@ -30,7 +34,7 @@ impl Authority {
     pub fn new() -> Result<Self> {
         let mut params = named("an authority of tests")?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
         let root = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), root })
@@ -41,7 +45,10 @@ impl Authority {
     /// # Errors
     /// When a name is none.
     pub fn sign(&self, names: &[&str]) -> Result<Leaf> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut params = named("a leaf of tests")?;
+        params.serial_number = Some(SerialNumber::from(serial));
         for name in names {
             params.subject_alt_names.push(match name.parse() {
                 Ok(ip) => SanType::IpAddress(ip),
@@ -51,7 +58,29 @@ impl Authority {
         }
         let key = KeyPair::generate()?;
         let chain = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Leaf { chain, key: key.serialize_pem() })
+        Ok(Leaf { chain, key: key.serialize_pem(), serial })
+    }
+
+    /// A list of what it signed and takes back, in PEM.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn revoke(&self, leaves: &[&Leaf]) -> Result<String> {
+        let revoked = |leaf: &&Leaf| RevokedCertParams {
+            serial_number: SerialNumber::from(leaf.serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: leaves.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     wire1::{PATIENCE, Wire},
 };
 use anyhow::{Result, bail, ensure};
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::Path, time::Duration};
 use tokio::net::TcpStream;
 use tombolo_controlplane_api::xds::{
     envoy::config::core::v3::Http2ProtocolOptions,
@@ -76,6 +76,18 @@ impl World {
         let (gateway, _ads) = serve(program, 1, resources).await?;
         Ok(Self { gateway, one, two, _ads })
     }
+}
+
+/// What becomes of a test that cannot be done on this machine: it is told on the terminal, past the harness that keeps what
+/// tests print to itself. Where `CI` is set it fails, unless `TOMBOLO_TESTS_MAY_LEAVE_OUT` is set as well.
+///
+/// # Errors
+/// When it is to fail.
+pub fn left_out(reason: &str) -> Result<()> {
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {reason}");
+    let set = |name: &str| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
+    ensure!(!set("CI") || set("TOMBOLO_TESTS_MAY_LEAVE_OUT"), "{reason}; TOMBOLO_TESTS_MAY_LEAVE_OUT=1 leaves it out");
+    Ok(())
 }
 
 /// A well-behaved client on a connection of its own.

@@ -8,6 +8,8 @@ const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const V1_LONGEST: usize = 107;
 /// Type-length-values beyond this are refused rather than buffered.
 const V2_LONGEST: usize = 4096;
+/// The type of the value that is a checksum of the whole header.
+const CRC32C: u8 = 0x03;
 
 /// What a complete header said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,12 +101,19 @@ fn v2(bytes: &[u8]) -> Parsed {
         return Parsed::Complete(Header { addresses: None, length });
     }
     match v2_addresses(family, body) {
-        Ok(addresses) => Parsed::Complete(Header { addresses, length }),
+        Ok((addresses, used)) => match check_values(&bytes[..length], 16 + used) {
+            Ok(()) => Parsed::Complete(Header { addresses, length }),
+            Err(reason) => Parsed::Bad(reason),
+        },
         Err(reason) => Parsed::Bad(reason),
     }
 }
 
-fn v2_addresses(family: u8, body: &[u8]) -> Result<Option<(SocketAddr, SocketAddr)>, &'static str> {
+/// Source and destination.
+type Pair = (SocketAddr, SocketAddr);
+
+/// The addresses, and how many bytes they take.
+fn v2_addresses(family: u8, body: &[u8]) -> Result<(Option<Pair>, usize), &'static str> {
     let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
     // Datagrams are told apart by the sender only: the addresses are read alike.
     let (pair, used) = match family {
@@ -120,24 +129,45 @@ fn v2_addresses(family: u8, body: &[u8]) -> Result<Option<(SocketAddr, SocketAdd
             };
             ((SocketAddr::new(ip(0), port(32)), SocketAddr::new(ip(16), port(34))), 36)
         }
-        // Unspecified, and Unix sockets: the connection's own addresses stand.
-        0x00 | 0x31 | 0x32 => return Ok(None),
+        // Unspecified, and Unix sockets: the connection's own addresses stand, and what comes with them is left alone.
+        0x00 | 0x31 | 0x32 => return Ok((None, body.len())),
         _ => return Err("version 2 address family is unsupported or cut short"),
     };
-    check_values(&body[used..])?;
-    Ok(Some(pair))
+    Ok((Some(pair), used))
 }
 
-/// Every type-length-value must end where the header ends.
-fn check_values(mut rest: &[u8]) -> Result<(), &'static str> {
+/// Every type-length-value, the first of which begins at `from`, must end where the header ends; and a checksum must be that
+/// of the header.
+fn check_values(header: &[u8], from: usize) -> Result<(), &'static str> {
+    let mut rest = header.get(from..).unwrap_or_default();
+    let mut summed = false;
     while !rest.is_empty() {
-        let [_, high, low, tail @ ..] = rest else {
+        let [kind, high, low, tail @ ..] = rest else {
             return Err("version 2 value is cut short");
         };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
-        rest = tail.get(length..).ok_or("version 2 value exceeds the header")?;
+        let value = tail.get(..length).ok_or("version 2 value exceeds the header")?;
+        if *kind == CRC32C {
+            let told = value.try_into().map(u32::from_be_bytes).map_err(|_| "version 2 checksum of a wrong size")?;
+            let at = header.len() - tail.len();
+            if std::mem::replace(&mut summed, true) || told != checksum(header, at) {
+                return Err("version 2 checksum is wrong");
+            }
+        }
+        rest = &tail[length..];
     }
     Ok(())
+}
+
+/// CRC-32C (Castagnoli) of a header whose own checksum, four bytes at `at`, counts as zeros. Bit by bit: a header is short,
+/// and few carry one.
+fn checksum(header: &[u8], at: usize) -> u32 {
+    const REVERSED: u32 = 0x82f6_3b78;
+    let sum = header.iter().enumerate().fold(u32::MAX, |sum, (place, byte)| {
+        let byte = if (at..at + 4).contains(&place) { 0 } else { *byte };
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ REVERSED } else { sum >> 1 })
+    });
+    !sum
 }
 
 /// A version 1 header, as it is sent to an upstream.
@@ -218,6 +248,7 @@ mod tests {
         values[15] += 3;
         values.extend_from_slice(&[1, 0, 9]);
         assert_eq!(parse(&values), Parsed::Bad("version 2 value exceeds the header"));
+        assert_eq!(checksum(b"123456789", 9), 0xe306_9283, "the check value of this polynomial");
         assert!(matches!(parse(&[b'P'; 1]), Parsed::Partial));
         assert_eq!(parse(b"GET / HTTP/1.1\r\n"), Parsed::Absent);
     }

@@ -2,7 +2,8 @@
 //! way, or those that say who it is).
 
 use crate::GATEWAY;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, cluster2, listener, manager, to},
@@ -92,67 +93,69 @@ fn check(head: &Head, body: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Ways to name a field.
+fn forms(name: &str) -> [String; 6] {
+    [
+        format!("connection: {name}"),
+        format!("connection: {}", name.to_uppercase()),
+        format!("connection: keep-alive, {name}"),
+        format!("connection: {name} ,close"),
+        format!("connection: close\r\nconnection: {name}"),
+        format!("connection: ,, {name}\t,"),
+    ]
+}
+
+/// One request; whether it was taken.
+async fn one(at: SocketAddr, recorder: &Recorder, name: &str, form: &str) -> Result<bool, String> {
+    // What the client claims of itself is there to be removed as well.
+    let claims = "x-forwarded-client-cert: forged\r\nx-envoy-internal: true\r\nx-added: forged\r\n\
+                  x-envoy-expected-rq-timeout-ms: forged\r\nauthorization: Basic eA==\r\ncookie: a=1\r\n";
+    let request = format!("POST /ask HTTP/1.1\r\nhost: a.test\r\n{claims}{form}\r\ncontent-length: 4\r\n\r\nbody");
+    let mut wire = Wire::new(TcpStream::connect(at).await.unwrap());
+    wire.send(request.as_bytes()).await;
+    let answer = wire.answer(false).await.unwrap().unwrap();
+    match (answer.status, arrived(recorder).await) {
+        (400, Ok(arrived)) if arrived.whole.is_empty() => Ok(false),
+        (200, _) if REFUSED.contains(&name) => Err("it was taken".into()),
+        (200, Ok(arrived)) => match &arrived.whole[..] {
+            [(head, body)] => check(head, body).map(|()| true),
+            other => Err(format!("the server saw {other:?}")),
+        },
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn door(name: &str, at: SocketAddr, cluster: &str) -> Value {
+    let more = json!({
+        "use_remote_address": true,
+        "skip_xff_append": false,
+        "forward_client_cert_details": "SANITIZE",
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "10.9.9.9", "prefix_len": 32}]},
+    });
+    let mut manager = manager(json!([to("/", cluster)]), &[], &more);
+    let host = &mut manager["typed_config"]["route_config"]["virtual_hosts"][0];
+    host["request_headers_to_add"] = json!([{
+        "header": {"key": "x-added", "value": "by the gateway"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }]);
+    host["include_request_attempt_count"] = json!(true);
+    listener(name, at, &manager, None)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nominated_fields_hide_nothing() {
-    let (one, two) = (Recorder::http1().await.unwrap(), Recorder::http2().await.unwrap());
+    let recorders = [Recorder::http1().await.unwrap(), Recorder::http2().await.unwrap()];
     let at = [free().unwrap(), free().unwrap()];
-    let door = |name, at, cluster| {
-        let more = json!({
-            "use_remote_address": true,
-            "skip_xff_append": false,
-            "forward_client_cert_details": "SANITIZE",
-            "internal_address_config": {"cidr_ranges": [{"address_prefix": "10.9.9.9", "prefix_len": 32}]},
-        });
-        let mut manager = manager(json!([to("/", cluster)]), &[], &more);
-        let host = &mut manager["typed_config"]["route_config"]["virtual_hosts"][0];
-        host["request_headers_to_add"] = json!([{
-            "header": {"key": "x-added", "value": "by the gateway"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }]);
-        host["include_request_attempt_count"] = json!(true);
-        listener(name, at, &manager, None)
-    };
     let listeners = [door("one", at[0], "one"), door("two", at[1], "two")];
-    let clusters = [cluster("one", &[one.address]), cluster2("two", &[two.address])];
+    let clusters = [cluster("one", &[recorders[0].address]), cluster2("two", &[recorders[1].address])];
     let filed = Filed::start(GATEWAY, &listeners, &clusters).await.unwrap();
-    let mut wrong = Vec::new();
-    let (mut taken, mut refused) = (0, 0);
-    for (at, recorder) in at.into_iter().zip([&one, &two]) {
+    let (mut wrong, mut taken, mut refused) = (Vec::new(), 0, 0);
+    for (at, recorder) in at.into_iter().zip(&recorders) {
         for name in NAMED {
-            let forms = [
-                format!("connection: {name}"),
-                format!("connection: {}", name.to_uppercase()),
-                format!("connection: keep-alive, {name}"),
-                format!("connection: {name} ,close"),
-                format!("connection: close\r\nconnection: {name}"),
-                format!("connection: ,, {name}\t,"),
-            ];
-            for form in forms {
-                // What the client claims of itself is there to be removed as well.
-                let claims = "x-forwarded-client-cert: forged\r\nx-envoy-internal: true\r\nx-added: forged\r\n\
-                              x-envoy-expected-rq-timeout-ms: forged\r\nauthorization: Basic eA==\r\ncookie: a=1\r\n";
-                let request =
-                    format!("POST /ask HTTP/1.1\r\nhost: a.test\r\n{claims}{form}\r\ncontent-length: 4\r\n\r\nbody");
-                let mut wire = Wire::new(TcpStream::connect(at).await.unwrap());
-                wire.send(request.as_bytes()).await;
-                let answer = wire.answer(false).await.unwrap().unwrap();
-                let arrived = arrived(recorder).await;
-                let verdict = match (answer.status, arrived) {
-                    (400, Ok(arrived)) if arrived.whole.is_empty() => {
-                        refused += 1;
-                        Ok(())
-                    }
-                    (200, _) if REFUSED.contains(name) => Err("it was taken".into()),
-                    (200, Ok(arrived)) => match &arrived.whole[..] {
-                        [(head, body)] => {
-                            taken += 1;
-                            check(head, body)
-                        }
-                        other => Err(format!("the server saw {other:?}")),
-                    },
-                    other => Err(format!("{other:?}")),
-                };
-                if let Err(error) = verdict {
-                    wrong.push(format!("{form:?}: {error}"));
+            for form in forms(name) {
+                match one(at, recorder, name, &form).await {
+                    Ok(true) => taken += 1,
+                    Ok(false) => refused += 1,
+                    Err(error) => wrong.push(format!("{form:?}: {error}")),
                 }
             }
         }

@@ -8,6 +8,7 @@ mod malformed2;
 mod places;
 mod proxy_protocol;
 mod sink;
+mod tickets;
 mod websocket;
 
 use tombolo_controlplane_api::xds::google::protobuf::Any;

@@ -54,6 +54,16 @@ fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
     [&[kind], &length[..], value].concat()
 }
 
+/// CRC-32C as its definition has it: the remainder of a division, with bits in the order of the wire.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut rest = u32::MAX;
+    for bit in bytes.iter().flat_map(|byte| (0..8).map(move |n| u32::from(byte >> n & 1))) {
+        let odd = (rest ^ bit) & 1;
+        rest = (rest >> 1) ^ (0x82f6_3b78 * odd);
+    }
+    rest ^ u32::MAX
+}
+
 const FOUR: (&str, &str) = ("1.2.3.4:5", "6.7.8.9:10");
 const SIX: (&str, &str) = ("[2001:db8::1]:65535", "[::1]:1");
 
@@ -115,7 +125,22 @@ fn version2() -> Vec<(&'static str, Vec<u8>, Fate)> {
     let (four, six) = (pair(FOUR.0, FOUR.1), pair(SIX.0, SIX.1));
     let with = |more: &[u8]| v2(0x21, 0x11, &[&four[..], more].concat());
     let noop = |n: usize| tlv(4, &vec![0; n - 3]);
-    let checksum = tlv(3, &[1, 2, 3, 4]);
+    let summed = |before: &[u8], after: &[u8]| {
+        let mut header = with(&[before, &tlv(3, &[0; 4]), after].concat());
+        let sum = crc32c(&header).to_be_bytes();
+        let at = 16 + 12 + before.len() + 3;
+        header[at..at + 4].copy_from_slice(&sum);
+        header
+    };
+    let changed = |at: usize| {
+        let mut header = summed(&tlv(1, b"h2"), b"");
+        header[at] ^= 1;
+        header
+    };
+    let twice = {
+        let header = summed(b"", b"");
+        with(&[&header[28..], &header[28..]].concat())
+    };
     let tls = tlv(0x20, &[&[1, 0, 0, 0, 0][..], &tlv(0x21, b"TLSv1.3"), &tlv(0x22, b"a")].concat());
     let mut wrong_signature = v2(0x21, 0x11, &four);
     wrong_signature[11] = b'!';
@@ -134,7 +159,17 @@ fn version2() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("Unix", v2(0x21, 0x31, &[7; 216]), Own),
         ("value of ALPN", with(&tlv(1, b"h2")), Told(FOUR.0, FOUR.1)),
         ("value of an authority", with(&tlv(2, b"example.com")), Told(FOUR.0, FOUR.1)),
-        ("value of a checksum", with(&checksum), Told(FOUR.0, FOUR.1)),
+        ("checksum", summed(b"", b""), Told(FOUR.0, FOUR.1)),
+        ("checksum among values", summed(&tlv(1, b"h2"), &tlv(4, b"x")), Told(FOUR.0, FOUR.1)),
+        ("checksum that is another", with(&tlv(3, &[1, 2, 3, 4])), Refused),
+        ("checksum of another address", changed(16), Refused),
+        ("checksum of another port", changed(27), Refused),
+        ("checksum of another value", changed(31), Refused),
+        ("checksum in other bits", changed(39), Refused),
+        ("checksum too short", with(&tlv(3, &[0; 3])), Refused),
+        ("checksum too long", with(&tlv(3, &[0; 5])), Refused),
+        ("checksum of nothing", with(&tlv(3, b"")), Refused),
+        ("two checksums", twice, Refused),
         ("value of TLS", with(&tls), Told(FOUR.0, FOUR.1)),
         ("unknown value", with(&tlv(0xe7, b"x")), Told(FOUR.0, FOUR.1)),
         ("empty value", with(&tlv(5, b"")), Told(FOUR.0, FOUR.1)),
