@@ -188,3 +188,8 @@ fn streamed(kind: &'static str, body: Body) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
+
+/// The pairs of a query, as pages read them.
+pub(crate) fn pairs(text: &str) -> Vec<(String, String)> {
+    Query::new(Some(text)).pairs().collect()
+}

@@ -1,6 +1,7 @@
 //! Doors for the fuzz targets into parsers that nobody else outside needs. Not an interface: it changes with them.
 
 use crate::{
+    admin,
     http::filters,
     net::{
         proxy_protocol::{self, Parsed},
@@ -8,8 +9,10 @@ use crate::{
     },
     telemetry::metadata,
     upstream::dns,
+    xds::{files, store},
 };
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use tombolo_federation_sync::Resource;
 
 /// Length of the complete PROXY header that the bytes begin with.
 #[must_use]
@@ -83,4 +86,40 @@ pub fn peer_metadata(told: &[u8]) -> Option<(String, String)> {
 #[must_use]
 pub fn grpc_web_text(pieces: &[&[u8]]) -> Option<Vec<u8>> {
     filters::bytes_of_text(pieces)
+}
+
+/// The pairs of a query to the admin interface.
+#[must_use]
+pub fn admin_query(text: &str) -> Vec<(String, String)> {
+    admin::pairs(text)
+}
+
+/// Resources by the part of a configuration file that they stand in (clusters, listeners, secrets).
+pub type Parts = Vec<(usize, Vec<u8>)>;
+
+/// The resources of a configuration file, and what remains of it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn bootstrap_file(text: &str) -> Result<(Parts, Vec<u8>), String> {
+    let mut parts = Parts::new();
+    let rest = files::messages(text, &mut |part, body| parts.push((part, body))).map_err(|error| error.to_string())?;
+    Ok((parts, rest))
+}
+
+/// Sizes of the resources in a file of saved state; `None` when it is another node's.
+///
+/// # Errors
+/// When it is damaged.
+#[expect(clippy::result_unit_err, reason = "there is one way to be damaged")]
+pub fn saved_state(bytes: &[u8], node: &[u8]) -> Result<Option<Vec<usize>>, ()> {
+    let kept = store::decode(bytes, node).map_err(drop)?;
+    Ok(kept.map(|kept| kept.values().flat_map(BTreeMap::values).map(|resource| resource.body.len()).collect()))
+}
+
+/// A file of saved state of a node that is called `node`.
+#[must_use]
+pub fn saved_state_sample() -> Vec<u8> {
+    let resources = ["a", "b"].map(|name| (Arc::from(name), Arc::new(Resource::new(name, vec![b'x'; 40]))));
+    store::encode(&BTreeMap::from([(Arc::from("type"), resources.into_iter().collect())]), b"node")
 }

@@ -28,6 +28,7 @@ pub fn all() -> Vec<Target> {
         targets::configuration::TARGETS,
         targets::codecs::TARGETS,
         targets::servers::TARGETS,
+        targets::requests::TARGETS,
     ]
     .concat()
 }

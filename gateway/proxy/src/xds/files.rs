@@ -286,7 +286,8 @@ fn parse(path: &Path, name: &str, taken: &mut dyn FnMut(usize, Vec<u8>)) -> Resu
     Ok(bootstrap)
 }
 
-fn messages(text: &str, taken: &mut dyn FnMut(usize, Vec<u8>)) -> Result<Vec<u8>, JsonError> {
+/// The text of a file as one message, without its static resources, which go to `taken` one by one.
+pub(crate) fn messages(text: &str, taken: &mut dyn FnMut(usize, Vec<u8>)) -> Result<Vec<u8>, JsonError> {
     let parts = Parts { only: &PARTS, each: &STATIC.map(|(path, _)| path), taken };
     let kind = Bootstrap::type_url();
     if text.trim_start().starts_with('{') {

@@ -44,17 +44,7 @@ impl Store {
 
     /// Writes everything. Blocks; call it where that is allowed.
     pub(crate) fn save(&self, kept: &Kept) -> io::Result<()> {
-        let mut bytes = MAGIC.to_vec();
-        put(&mut bytes, &self.node);
-        for (type_url, resources) in kept {
-            let resources = resources.values().filter(|r| may_be_kept(type_url, r));
-            let message = DeltaDiscoveryResponse {
-                type_url: type_url.to_string(),
-                resources: resources.map(|r| wrap(type_url, r)).collect(),
-                ..DeltaDiscoveryResponse::default()
-            };
-            put(&mut bytes, &message.encode_to_vec());
-        }
+        let bytes = encode(kept, &self.node);
         let (temporary, last) =
             (self.directory.join(format!(".{NAME}.{}", std::process::id())), self.directory.join(NAME));
         let mut file = File::create(&temporary)?;
@@ -74,24 +64,45 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the saved configuration is damaged");
-        let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(damaged)?;
-        if take(&mut rest).ok_or_else(damaged)? != self.node.as_slice() {
-            return Ok(None);
-        }
-        let mut kept = Kept::new();
-        while !rest.is_empty() {
-            let part = take(&mut rest).ok_or_else(damaged)?;
-            let message = DeltaDiscoveryResponse::decode(part).map_err(|_| damaged())?;
-            let of_type = kept.entry(Arc::from(message.type_url)).or_default();
-            for wrapped in message.resources {
-                let name: Arc<str> = Arc::from(wrapped.name);
-                let body = wrapped.resource.map(|any| any.value).unwrap_or_default().into();
-                of_type.insert(name.clone(), Arc::new(Resource { name, version: Arc::from(wrapped.version), body }));
-            }
-        }
-        Ok(Some(kept))
+        decode(&bytes, &self.node)
     }
+}
+
+/// The file of a node.
+pub(crate) fn encode(kept: &Kept, node: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    put(&mut bytes, node);
+    for (type_url, resources) in kept {
+        let resources = resources.values().filter(|r| may_be_kept(type_url, r));
+        let message = DeltaDiscoveryResponse {
+            type_url: type_url.to_string(),
+            resources: resources.map(|r| wrap(type_url, r)).collect(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        put(&mut bytes, &message.encode_to_vec());
+    }
+    bytes
+}
+
+/// Reads such a file; nothing when it is another node's.
+pub(crate) fn decode(bytes: &[u8], node: &[u8]) -> io::Result<Option<Kept>> {
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the saved configuration is damaged");
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(damaged)?;
+    if take(&mut rest).ok_or_else(damaged)? != node {
+        return Ok(None);
+    }
+    let mut kept = Kept::new();
+    while !rest.is_empty() {
+        let part = take(&mut rest).ok_or_else(damaged)?;
+        let message = DeltaDiscoveryResponse::decode(part).map_err(|_| damaged())?;
+        let of_type = kept.entry(Arc::from(message.type_url)).or_default();
+        for wrapped in message.resources {
+            let name: Arc<str> = Arc::from(wrapped.name);
+            let body = wrapped.resource.map(|any| any.value).unwrap_or_default().into();
+            of_type.insert(name.clone(), Arc::new(Resource { name, version: Arc::from(wrapped.version), body }));
+        }
+    }
+    Ok(Some(kept))
 }
 
 fn wrap(type_url: &str, resource: &Resource) -> Wrapped {

@@ -1,6 +1,9 @@
 //! The codecs: HTTP/1, HTTP/2 and HTTP/3 as clients and servers send them.
 
-use crate::Target;
+use crate::{
+    Target,
+    targets::{seeds, thirds},
+};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use std::fmt::Write as _;
@@ -37,8 +40,11 @@ fn refused(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// What was read of a connection, as text.
-fn read_http1(pieces: &[&[u8]]) -> String {
+/// What is read of a connection, as text. `head` reads one head: what it says, and how its body is framed.
+fn read_http1(
+    pieces: &[&[u8]],
+    mut head: impl FnMut(&Bytes, &mut Names) -> Result<(String, Framing), Refusal>,
+) -> String {
     let (mut input, mut names, mut said) = (BytesMut::new(), Names::new(), String::new());
     let (mut scanner, mut body): (Scanner, Option<Decoder>) = (Scanner::new(), None);
     for piece in pieces {
@@ -53,59 +59,75 @@ fn read_http1(pieces: &[&[u8]]) -> String {
                 }
                 continue;
             }
-            match scanner.find(&input, Rules::STRICT.max_bytes) {
+            let bytes = match scanner.find(&input, Rules::STRICT.max_bytes) {
                 Ok(None) => break,
                 Err(refusal) => return said + refused(&refusal),
-                Ok(Some(found)) => {
-                    let head = input.split_to(found.end).freeze().slice(found.start..);
-                    scanner = Scanner::new();
-                    match parse_request(&head, &Rules::STRICT, &mut names) {
-                        Ok(head) => {
-                            let _ = write!(said, "[{} {:?} {:?}]", head.method, head.target, head.framing);
-                            body = Some(Decoder::new(head.framing));
-                        }
-                        Err(refusal) => return said + refused(&refusal),
-                    }
+                Ok(Some(found)) => input.split_to(found.end).freeze().slice(found.start..),
+            };
+            scanner = Scanner::new();
+            match head(&bytes, &mut names) {
+                Ok((text, framing)) => {
+                    let _ = write!(said, "[{text} {framing:?}]");
+                    body = Some(Decoder::new(framing));
                 }
+                Err(refusal) => return said + refused(&refusal),
             }
         }
     }
     said
 }
 
+fn read_requests(pieces: &[&[u8]]) -> String {
+    read_http1(pieces, |bytes, names| {
+        let head = parse_request(bytes, &Rules::STRICT, names)?;
+        Ok((format!("{} {:?}", head.method, head.target), head.framing))
+    })
+}
+
+/// Heads that answer GET and HEAD in turn.
+fn read_responses(pieces: &[&[u8]]) -> String {
+    let mut to_head = false;
+    read_http1(pieces, |bytes, names| {
+        let head = parse_response(bytes, &Rules::STRICT, names, to_head)?;
+        let bodiless = to_head || matches!(head.status.as_u16(), 100..=199 | 204 | 304);
+        assert!(!bodiless || head.framing == Framing::None, "{:?} of what has no body", head.framing);
+        to_head = !to_head;
+        Ok((head.status.to_string(), head.framing))
+    })
+}
+
 /// Where the bytes are cut changes nothing.
 fn http1_requests(input: &[u8]) {
-    let (first, second) = input.split_at(input.len() / 3);
-    let (second, third) = second.split_at(second.len() / 2);
-    assert_eq!(read_http1(&[input]), read_http1(&[first, second, third]), "the cut changes what is read");
+    assert_eq!(read_requests(&[input]), read_requests(&thirds(input)), "the cut changes what is read");
 }
 
 fn requests() -> Vec<Vec<u8>> {
-    [
-        &b"GET /a?b HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n"[..],
+    seeds(&[
+        b"GET /a?b HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabcGET / HTTP/1.1\r\n",
         b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nt: 1\r\n\r\n",
         b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\nbytes",
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    ]
-    .map(<[u8]>::to_vec)
-    .to_vec()
+    ])
 }
 
 /// What a client sends costs a bounded answer; nothing breaks.
 fn http2_server(input: &[u8]) {
-    let mut connection = Connection::server(Settings::default(), 0);
-    let mut bytes = BytesMut::from(&PREFACE[..]);
+    bounded(Connection::server(Settings::default(), 0), &PREFACE[..], input);
+}
+
+/// Feeds a connection what it expects first and then the input: what it says and tells is bounded by that. Returns what it
+/// tells.
+fn bounded(mut connection: Connection, first: &[u8], input: &[u8]) -> Vec<Event2> {
+    let mut bytes = BytesMut::from(first);
     bytes.extend_from_slice(input);
     let ended = connection.receive(&mut bytes, 0).is_err();
-    let mut events = 0;
-    while connection.event().is_some() {
-        events += 1;
-    }
-    assert!(events <= 4 * input.len() + 4, "{events} events of {} bytes", input.len());
+    let events: Vec<Event2> = std::iter::from_fn(|| connection.event()).collect();
+    assert!(events.len() <= 4 * input.len() + 8, "{} events of {} bytes", events.len(), input.len());
     let answer = connection.output().len();
     assert!(answer <= 64 * 1024 + 8 * input.len(), "{answer} bytes of answer to {} bytes", input.len());
     assert_eq!(ended, connection.error().is_some(), "an error is told once and remembered");
+    events
 }
 
 /// A frame of HTTP/2.
@@ -154,82 +176,30 @@ fn messages() -> Vec<Vec<u8>> {
     vec![[&head[..], &[0, 4], b"body"].concat(), [&head[..], &head[..]].concat(), vec![0x21, 2, 0, 0, 4, 0]]
 }
 
-/// What was read of a server, as text: heads that answer GET and HEAD in turn.
-fn read_responses(pieces: &[&[u8]]) -> String {
-    let (mut input, mut names, mut said) = (BytesMut::new(), Names::new(), String::new());
-    let (mut scanner, mut body): (Scanner, Option<Decoder>) = (Scanner::new(), None);
-    let mut to_head = false;
-    for piece in pieces {
-        input.extend_from_slice(piece);
-        loop {
-            if let Some(decoder) = &mut body {
-                match decoder.decode(&mut input, &mut names) {
-                    Ok(Decoded::Partial) => break,
-                    Ok(Decoded::Data(data)) => drop(write!(said, "{}", data.escape_ascii())),
-                    Ok(Decoded::Trailers(_) | Decoded::End) => body = None,
-                    Err(_) => return said + "!",
-                }
-                continue;
-            }
-            let head = match scanner.find(&input, Rules::STRICT.max_bytes) {
-                Ok(None) => break,
-                Err(refusal) => return said + refused(&refusal),
-                Ok(Some(found)) => input.split_to(found.end).freeze().slice(found.start..),
-            };
-            scanner = Scanner::new();
-            match parse_response(&head, &Rules::STRICT, &mut names, to_head) {
-                Ok(head) => {
-                    let bodiless = to_head || matches!(head.status.as_u16(), 100..=199 | 204 | 304);
-                    assert!(!bodiless || head.framing == Framing::None, "{:?} of what has no body", head.framing);
-                    let _ = write!(said, "[{} {:?}]", head.status, head.framing);
-                    body = Some(Decoder::new(head.framing));
-                    to_head = !to_head;
-                }
-                Err(refusal) => return said + refused(&refusal),
-            }
-        }
-    }
-    said
-}
-
 /// Where the bytes are cut changes nothing, and what has no body has none.
 fn http1_responses(input: &[u8]) {
-    let (first, second) = input.split_at(input.len() / 3);
-    let (second, third) = second.split_at(second.len() / 2);
-    assert_eq!(read_responses(&[input]), read_responses(&[first, second, third]), "the cut changes what is read");
+    assert_eq!(read_responses(&[input]), read_responses(&thirds(input)), "the cut changes what is read");
 }
 
 fn responses() -> Vec<Vec<u8>> {
-    [
-        &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200\r\ncontent-length: 7\r\n\r\n"[..],
+    seeds(&[
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200\r\ncontent-length: 7\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a\r\nok\r\n0\r\nx: 1\r\n\r\n",
         b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.0 204 No Content\r\n\r\nHTTP/1.1 304 N\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nbytes",
         b"HTTP/1.1 200 OK\r\n\r\neverything to the end",
-    ]
-    .map(<[u8]>::to_vec)
-    .to_vec()
+    ])
 }
 
 /// What a server sends to two requests that are under way.
 fn http2_client(input: &[u8]) {
     let mut connection = Connection::client(Settings::default(), 0);
-    let mut bytes = BytesMut::from(&frame(4, 0, 0, &[])[..]);
-    bytes.extend_from_slice(input);
     let line = |method| RequestLine { method, scheme: "http", authority: "a", path: "/", protocol: None };
     let _ = connection.send_request(&line(&Method::GET), &HeaderMap::new(), true);
     let _ = connection.send_request(&line(&Method::POST), &HeaderMap::new(), false);
-    let ended = connection.receive(&mut bytes, 0).is_err();
-    let (mut events, mut requests) = (0, 0);
-    while let Some(event) = connection.event() {
-        events += 1;
-        requests += usize::from(matches!(event, Event2::Request { .. }));
-    }
-    assert_eq!(requests, 0, "a server does not ask");
-    assert!(events <= 4 * input.len() + 8, "{events} events of {} bytes", input.len());
-    let answer = connection.output().len();
-    assert!(answer <= 64 * 1024 + 8 * input.len(), "{answer} bytes of answer to {} bytes", input.len());
-    assert_eq!(ended, connection.error().is_some(), "an error is told once and remembered");
+    let events = bounded(connection, &frame(4, 0, 0, &[]), input);
+    let asks = events.iter().any(|event| matches!(event, Event2::Request { .. }));
+    assert!(!asks, "a server does not ask");
 }
 
 fn answers() -> Vec<Vec<u8>> {

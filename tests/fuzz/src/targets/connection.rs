@@ -1,6 +1,6 @@
 //! What comes first on a connection: PROXY headers, client hellos, the beginning of HTTP.
 
-use crate::Target;
+use crate::{Target, targets::seeds};
 use tombolo_gateway_proxy::fuzzing;
 
 /// Targets of this module.
@@ -60,12 +60,10 @@ fn http_preface(input: &[u8]) {
 }
 
 fn prefaces() -> Vec<Vec<u8>> {
-    [
-        &b"GET / HTTP/1.1\r\nhost: a\r\n"[..],
+    seeds(&[
+        b"GET / HTTP/1.1\r\nhost: a\r\n",
         b"POST /x HTTP/1.0\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\0",
-    ]
-    .map(<[u8]>::to_vec)
-    .to_vec()
+    ])
 }

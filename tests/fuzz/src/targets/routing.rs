@@ -1,14 +1,16 @@
 //! What a request brings into routing, and the small languages of configuration.
 
 use crate::Target;
+use http::HeaderValue;
 use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints, SanType};
 use rustls::pki_types::CertificateDer;
 use tombolo_federation_identity::{claimed_identity, may_vouch_for};
 use tombolo_federation_model::{Identity, TrustDomain};
 use tombolo_gateway_core::{
-    accesslog::LineFormat,
+    accesslog::{LineFormat, Record},
     config::{EscapedSlashes, PathSettings},
-    format::Format,
+    format::{Facts, Format},
+    head::Head,
     request::path::{Normalized, normalize},
 };
 use tombolo_gateway_proxy::fuzzing;
@@ -58,16 +60,47 @@ fn paths() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-fn header_format(input: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(input) {
-        let _ = Format::parse(text);
-    }
+/// A request to render formats with. Nothing in it breaks lines, so nothing that is rendered from it may.
+fn sample() -> Head {
+    let mut head = Head { authority: "a.test".into(), path: "/p?q=1&r=%0d%0a".into(), ..Head::default() };
+    head.headers.insert("x", HeaderValue::from_static("\"1\"\t{}"));
+    head
 }
 
-fn log_format(input: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(input) {
-        let _ = LineFormat::text(text);
+fn breaks(text: &[u8]) -> usize {
+    text.iter().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).count()
+}
+
+/// What is compiled remembers its text; text without operators stands for itself; nothing is rendered in two ways, and
+/// operators break no lines.
+fn header_format(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(format) = Format::parse(text) else { return };
+    assert_eq!(format.text(), text, "another text");
+    let head = sample();
+    let facts = Facts { head: Some(&head), status: Some(200), ..Facts::default() };
+    let first = format.render(&facts);
+    assert_eq!(first, format.render(&facts), "{text:?} is rendered in two ways");
+    if let Some(fixed) = format.fixed() {
+        assert_eq!(first, fixed.as_bytes(), "{text:?} has no operators");
     }
+    assert!(breaks(&first) <= breaks(input), "{text:?} breaks lines: {}", first.escape_ascii());
+}
+
+/// The same for lines of logs, which are added to what is there.
+fn log_format(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(format) = LineFormat::text(text) else { return };
+    let head = sample();
+    let facts = Facts { head: Some(&head), status: Some(200), ..Facts::default() };
+    let record = Record { facts, ..Record::default() };
+    let (mut first, mut second) = (b"before".to_vec(), Vec::new());
+    format.render(&record, &mut first);
+    format.render(&record, &mut second);
+    let added = first.strip_prefix(b"before").expect("what was there before is gone");
+    assert_eq!(added, second, "{text:?} is rendered in two ways");
+    // A line may get its own end.
+    assert!(breaks(added) <= breaks(input) + 1, "{text:?} breaks lines: {}", added.escape_ascii());
 }
 
 fn formats() -> Vec<Vec<u8>> {

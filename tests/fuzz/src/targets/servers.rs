@@ -1,6 +1,9 @@
 //! What servers say that a gateway asks for itself: name servers, health checks, bodies of gRPC-Web.
 
-use crate::Target;
+use crate::{
+    Target,
+    targets::{seeds, thirds},
+};
 use tombolo_gateway_core::health::{Finding, grpc_answer};
 use tombolo_gateway_proxy::fuzzing;
 
@@ -64,15 +67,11 @@ fn checks() -> Vec<Vec<u8>> {
 
 /// However a text is cut, the bytes are the same.
 fn grpc_web(input: &[u8]) {
-    let (first, second) = input.split_at(input.len() / 3);
-    let (second, third) = second.split_at(second.len() / 2);
     let whole = fuzzing::grpc_web_text(&[input]);
-    assert_eq!(whole, fuzzing::grpc_web_text(&[first, second, third]), "the cut changes what is read");
+    assert_eq!(whole, fuzzing::grpc_web_text(&thirds(input)), "the cut changes what is read");
     assert!(whole.is_none_or(|bytes| bytes.len() <= input.len()), "more bytes than text");
 }
 
 fn bodies() -> Vec<Vec<u8>> {
-    ["AAAAAAVoZWxsbw==", "AAAAAAVoZWxsbw==AAAAAAA=", "gAAAAA9ncnBjLXN0YXR1czowDQo=", "AAAA", "=", ""]
-        .map(|text| text.as_bytes().to_vec())
-        .to_vec()
+    seeds(&[b"AAAAAAVoZWxsbw==", b"AAAAAAVoZWxsbw==AAAAAAA=", b"gAAAAA9ncnBjLXN0YXR1czowDQo=", b"AAAA", b"=", b""])
 }

@@ -1,0 +1,4 @@
+//! Target `forwarded_for` of `tests/fuzz` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| (tombolo_tests_fuzz::target("forwarded_for").feed)(input));
