@@ -14,6 +14,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::Arc,
+    time::Duration,
 };
 use tombolo_tests_protocols::{
     certificates::{Authority, Leaf},
@@ -86,14 +87,14 @@ struct Rules {
 
 struct World {
     filed: Filed,
-    at: [SocketAddr; 2],
+    at: [SocketAddr; 3],
     own: Leaf,
     clusters: Vec<Value>,
     turn: std::cell::Cell<u32>,
     _recorder: Recorder,
 }
 
-fn listeners(at: [SocketAddr; 2], own: &Leaf, rules: &Rules, sign: &str) -> Vec<Value> {
+fn listeners(at: [SocketAddr; 3], own: &Leaf, rules: &Rules, sign: &str) -> Vec<Value> {
     let text = |text: &str| json!({"inline_string": text});
     let mut common =
         json!({"tls_certificates": [{"certificate_chain": text(&own.chain), "private_key": text(&own.key)}]});
@@ -105,13 +106,13 @@ fn listeners(at: [SocketAddr; 2], own: &Leaf, rules: &Rules, sign: &str) -> Vec<
     let socket = json!({"name": "tls", "typed_config": context});
     let manager = manager(json!([to("/", "ok")]), &[], &json!({"server_name": sign}));
     let door = |name: &str, at| listener(name, at, &manager, Some(&socket));
-    vec![door("one", at[0]), door("two", at[1])]
+    vec![door("one", at[0]), door("two", at[1]), listener("sign", at[2], &manager, None)]
 }
 
 impl World {
     async fn start(own: Leaf, rules: &Rules) -> Self {
         let recorder = Recorder::http1().await.unwrap();
-        let at = [free().unwrap(), free().unwrap()];
+        let at = [free().unwrap(), free().unwrap(), free().unwrap()];
         let clusters = vec![cluster("ok", &[recorder.address])];
         let filed = Filed::start(GATEWAY, &listeners(at, &own, rules, "turn-0"), &clusters).await.unwrap();
         Self { filed, at, own, clusters, turn: 0.into(), _recorder: recorder }
@@ -121,7 +122,21 @@ impl World {
         self.turn.set(self.turn.get() + 1);
         let sign = format!("turn-{}-", self.turn.get());
         self.filed.change(&listeners(self.at, &self.own, rules, &sign), &self.clusters, &sign).await.unwrap();
+        // It is served once answers say so: all listeners change as one.
+        while !said(self.at[2]).contains(&sign) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
+}
+
+/// An answer of the listener without TLS.
+fn said(at: SocketAddr) -> String {
+    let mut socket = TcpStream::connect(at).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(b"GET /probe HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut read = String::new();
+    socket.read_to_string(&mut read).unwrap();
+    read
 }
 
 #[tokio::test(flavor = "multi_thread")]
