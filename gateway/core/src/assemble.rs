@@ -86,6 +86,12 @@ impl Assembly {
         Self { init_timeout: FetchTimeout(init_timeout.map(Duration::from_millis)), ..Self::default() }
     }
 
+    /// Whether endpoints of this name ever came.
+    #[must_use]
+    pub fn has_endpoints(&self, name: &str) -> bool {
+        self.loads.contains_key(name)
+    }
+
     /// Takes a resource in.
     pub fn put(&mut self, resource: Resource) {
         match resource {

@@ -315,7 +315,8 @@ impl Listeners {
         }
     }
 
-    /// The same sockets with other contents: connections whose chain changed finish, the others go on.
+    /// The same sockets with other contents: connections whose chain changed finish, the others go on, unless something else than
+    /// chains changed.
     fn update(&self, slot: &Slot, now: &Arc<Listener>) {
         if Arc::ptr_eq(now, &slot.listener.borrow()) {
             return;
@@ -323,8 +324,9 @@ impl Listeners {
         let before = slot.listener.replace(now.clone());
         let all = |l: &Listener| l.chains.iter().chain(l.default_chain.as_ref()).cloned().collect::<Vec<_>>();
         let kept = all(now);
-        let gone: Vec<Arc<FilterChain>> =
-            all(&before).into_iter().filter(|old| !kept.iter().any(|new| **new == **old)).collect();
+        let in_place = same_but_chains(&before, now);
+        let stays = |old: &Arc<FilterChain>| in_place && kept.iter().any(|new| **new == **old);
+        let gone: Vec<Arc<FilterChain>> = all(&before).into_iter().filter(|old| !stays(old)).collect();
         if !gone.is_empty() {
             self.connections.tell(Signal::Last, |h| {
                 h.listener == now.name && h.chain.borrow().as_ref().is_some_and(|c| gone.iter().any(|g| **g == **c))
@@ -382,6 +384,12 @@ impl Listeners {
             }
         }
     }
+}
+
+/// Whether nothing but the chains of a listener changed.
+fn same_but_chains(before: &Listener, now: &Listener) -> bool {
+    let Listener { chains, index, default_chain, .. } = now.clone();
+    Listener { chains, index, default_chain, ..before.clone() } == *now
 }
 
 fn same_sockets(a: &Listener, b: &Listener) -> bool {

@@ -40,6 +40,9 @@ pub struct Probe {
     pub body: Option<Vec<u8>>,
 }
 
+/// What a proxy said on its stream, in order: `Cluster ask`, `Cluster leave`, `Cluster ACK` or `Cluster NACK`, and a name.
+pub type Heard = Vec<(String, String)>;
+
 type Asked = (Probe, oneshot::Sender<Option<String>>);
 
 /// The control plane of one side.
@@ -49,6 +52,7 @@ pub struct Ads {
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// What was refused: type and reason.
     pub refusals: Arc<Mutex<Vec<(String, String)>>>,
+    heard: Arc<Mutex<Heard>>,
     probes: Arc<Mutex<Option<mpsc::Sender<Asked>>>>,
     server: JoinHandle<()>,
 }
@@ -57,6 +61,7 @@ pub struct Ads {
 struct Service {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     refusals: Arc<Mutex<Vec<(String, String)>>>,
+    heard: Arc<Mutex<Heard>>,
     probes: Arc<Mutex<Option<mpsc::Sender<Asked>>>>,
 }
 
@@ -69,15 +74,16 @@ impl Ads {
         let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let (snapshot, seen) = watch::channel(Arc::new(Snapshot::default()));
-        let (refusals, probes) = (Arc::default(), Arc::default());
-        let service = Service { snapshot: seen, refusals: Arc::clone(&refusals), probes: Arc::clone(&probes) };
+        let service =
+            Service { snapshot: seen, refusals: Arc::default(), heard: Arc::default(), probes: Arc::default() };
+        let (refusals, heard, probes) = (service.refusals.clone(), service.heard.clone(), service.probes.clone());
         let server = tokio::spawn(async move {
             let service = AggregatedDiscoveryServiceServer::new(service).max_decoding_message_size(64 << 20);
             let router = tonic::transport::Server::builder().add_service(service);
             // Ends with the task, which the owner aborts.
             let _ = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
         });
-        Ok(Self { address, snapshot, refusals, probes, server })
+        Ok(Self { address, snapshot, refusals, heard, probes, server })
     }
 
     /// Shows another snapshot.
@@ -89,6 +95,43 @@ impl Ads {
             }
             snapshot
         });
+    }
+
+    /// Shows these resources beside those that are there.
+    pub fn put(&self, types: crate::resource::Encoded) {
+        self.change(|mut snapshot| {
+            for (type_url, resources) in types {
+                let mut set = snapshot.set(&type_url).map(|set| (**set).clone()).unwrap_or_default();
+                let new = resources.into_iter().map(|(name, body)| Arc::new(Resource::new(name, body)));
+                set.extend(tombolo_federation_sync::resource_set(new));
+                snapshot = snapshot.with(type_url, set);
+            }
+            snapshot
+        });
+    }
+
+    /// How much was heard.
+    ///
+    /// # Panics
+    /// Never: nobody panics with the lock.
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.heard.lock().expect("nobody panics with it").len()
+    }
+
+    /// What was heard since about resources of a scenario: what was asked for and answered, in order, and what was left.
+    ///
+    /// # Panics
+    /// Never: nobody panics with the lock.
+    #[must_use]
+    pub fn heard(&self, since: usize, scenario: &str) -> (Vec<String>, Vec<String>) {
+        let heard = self.heard.lock().expect("nobody panics with it");
+        let of = |name: &str| {
+            let name = name.trim_start_matches('-');
+            name == scenario || name.strip_prefix(scenario).is_some_and(|rest| rest.starts_with('-'))
+        };
+        let mine = heard.iter().skip(since).filter(|(_, name)| of(name));
+        mine.map(|(what, name)| format!("{what} {name}")).partition(|line| !line.contains(" leave "))
     }
 
     /// Takes a resource away.
@@ -134,11 +177,17 @@ impl Service {
         request: DeltaDiscoveryRequest,
         publisher: &mut Publisher,
         waiting: &mut BTreeMap<String, oneshot::Sender<Option<String>>>,
+        sent: &mut BTreeMap<String, Vec<String>>,
     ) {
         let error = request.error_detail.map(|e| e.message);
         if let Some(answer) = waiting.remove(&request.response_nonce) {
             let _ = answer.send(error);
             return;
+        }
+        self.write_down(&request.type_url, "ask", &request.resource_names_subscribe);
+        self.write_down(&request.type_url, "leave", &request.resource_names_unsubscribe);
+        if let Some(names) = sent.remove(&request.response_nonce) {
+            self.write_down(&request.type_url, if error.is_some() { "NACK" } else { "ACK" }, &names);
         }
         if let Some(error) = &error {
             let mut refusals = self.refusals.lock().expect("nobody panics with it");
@@ -155,16 +204,22 @@ impl Service {
         });
     }
 
+    fn write_down(&self, type_url: &str, what: &str, names: &[String]) {
+        let kind = type_url.rsplit('.').next().unwrap_or_default();
+        let mut heard = self.heard.lock().expect("nobody panics with it");
+        heard.extend(names.iter().map(|name| (format!("{kind} {what}"), name.clone())));
+    }
+
     async fn serve(mut self, mut requests: Streaming<DeltaDiscoveryRequest>, send: Sender) {
         let (probe, mut probes) = mpsc::channel(1);
         *self.probes.lock().expect("nobody panics with it") = Some(probe);
-        let (mut publisher, mut waiting) = (Publisher::new(Plan::envoy()), BTreeMap::new());
+        let (mut publisher, mut waiting, mut sent) = (Publisher::new(Plan::envoy()), BTreeMap::new(), BTreeMap::new());
         let mut number = 0u64;
         loop {
             tokio::select! {
                 request = requests.next() => {
                     let Some(Ok(request)) = request else { return };
-                    self.hear(request, &mut publisher, &mut waiting);
+                    self.hear(request, &mut publisher, &mut waiting, &mut sent);
                 }
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 Some((probe, answer)) = probes.recv() => {
@@ -186,12 +241,19 @@ impl Service {
                     removed_resources: response.removed.iter().map(ToString::to_string).collect(),
                     ..Default::default()
                 };
+                sent.insert(message.nonce.clone(), names(&message));
                 if send.send(Ok(message)).await.is_err() {
                     return;
                 }
             }
         }
     }
+}
+
+/// The names that a response brings, and those that it takes away with a `-`.
+fn names(message: &DeltaDiscoveryResponse) -> Vec<String> {
+    let removed = message.removed_resources.iter().map(|name| format!("-{name}"));
+    message.resources.iter().map(|resource| resource.name.clone()).chain(removed).collect()
 }
 
 fn wrap(type_url: &str, name: &str, version: &str, body: &[u8]) -> Wrapped {

@@ -2,16 +2,17 @@
 //! the stage that the backends of a scenario share.
 
 mod bytes;
+mod health;
 mod version1;
 mod version2;
 
-pub(crate) use version2::{collect, send, why};
+pub(crate) use version2::{collect, map, send, why};
 
 use crate::{
     certs::certs,
     http1::Duplex,
     place::Place,
-    script::{Act, Scenario},
+    script::{Act, Health, Scenario},
 };
 use anyhow::Result;
 use rustls::{
@@ -22,7 +23,7 @@ use rustls::{
 use serde_json::{Value, json};
 use socket2::{SockRef, Socket};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
@@ -41,6 +42,9 @@ pub type Seen = Arc<Mutex<BTreeMap<String, Value>>>;
 #[derive(Default)]
 pub struct Stage {
     inner: Mutex<Inner>,
+    /// What health checks hear, and what they asked.
+    health: Mutex<BTreeMap<u16, Health>>,
+    checks: Mutex<BTreeMap<u16, BTreeSet<String>>>,
 }
 
 #[derive(Default)]
@@ -71,6 +75,31 @@ impl Stage {
     pub fn seen(&self) -> Vec<BTreeMap<String, Value>> {
         let inner = self.inner.lock().expect("nobody panics with it");
         inner.seen.iter().map(|seen| seen.lock().expect("nobody panics with it").clone()).collect()
+    }
+
+    /// A backend is healthy, or not, from now on.
+    ///
+    /// # Panics
+    /// Never: nobody panics with the lock.
+    pub fn set_health(&self, backend: u16, health: Health) {
+        self.health.lock().expect("nobody panics with it").insert(backend, health);
+    }
+
+    /// The health checks of each backend, whenever they came.
+    ///
+    /// # Panics
+    /// Never: nobody panics with the lock.
+    #[must_use]
+    pub fn checks(&self) -> BTreeMap<u16, BTreeSet<String>> {
+        self.checks.lock().expect("nobody panics with it").clone()
+    }
+
+    /// A health check arrives.
+    fn check(&self, backend: u16, line: &str, mut fields: Vec<String>) -> Health {
+        fields.sort();
+        let asked = format!("{line} [{}]", fields.join(", "));
+        self.checks.lock().expect("nobody panics with it").entry(backend).or_default().insert(asked);
+        self.health.lock().expect("nobody panics with it").get(&backend).copied().unwrap_or(Health::Status(200))
     }
 
     /// A request of the case with this tag arrives. One of an earlier case takes nothing of the script.

@@ -1,11 +1,11 @@
 //! Clients: raw sockets that send the same bytes to both sides and write down what comes back.
 
 use crate::{
-    backend::{brief, provider},
+    backend::{Stage, brief, provider},
     certs::certs,
     http1::{Duplex, Gone, Message, Wire},
     place::Place,
-    script::{Case, Client, Step, Tls},
+    script::{Case, Client, Piece, Step, Tls},
     world::World,
 };
 use rustls::{
@@ -43,9 +43,82 @@ struct Dialled {
     port: u16,
 }
 
+/// Where a client plays.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// Its side.
+    pub world: &'a World,
+    /// The places of its scenario there.
+    pub place: &'a Place,
+    /// What its backends share.
+    pub stage: &'a Stage,
+    /// What its requests say in `x-case`.
+    pub tag: &'a str,
+}
+
+impl Scene<'_> {
+    /// Takes a resource away.
+    pub fn remove(&self, kind: &str, name: &str) {
+        self.world.ads.remove(&format!("{}{kind}", crate::resource::URL), &self.place.fill(name));
+    }
+
+    /// Shows a resource.
+    ///
+    /// # Panics
+    /// When the table has one that is none.
+    pub fn put(&self, resource: &Value) {
+        let filled = self.place.fill_json(resource);
+        self.world.ads.put(crate::resource::encode(&[filled]).expect("a resource of a table is one"));
+    }
+
+    /// Plays what is not about one request.
+    pub async fn change(&self, piece: &Piece) {
+        match piece {
+            Piece::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+            Piece::Remove(kind, name) => self.remove(kind, name),
+            Piece::Put(resource) => self.put(resource),
+            Piece::Data(_) | Piece::Await(_) | Piece::Trailers(_) | Piece::End | Piece::Reset(_) => {}
+        }
+    }
+
+    /// Waits until a listener takes connections; false when it never does.
+    async fn listens(&self, listener: u16) -> bool {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while std::time::Instant::now() < deadline {
+            if TcpStream::connect(self.place.listener(listener)).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    /// Asks for a path until a status comes; false when it never does.
+    async fn until(&self, listener: u16, path: &str, status: u16) -> bool {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: svc.test\r\nx-case: until\r\nconnection: close\r\n\r\n");
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while std::time::Instant::now() < deadline {
+            if let Ok(stream) = TcpStream::connect(self.place.listener(listener)).await {
+                let mut wire = Wire::new(Box::new(stream), PATIENCE);
+                wire.write(request.as_bytes()).await;
+                if wire.answer(false).await.is_ok_and(|answer| answer.status() == status) {
+                    return true;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+}
+
 /// Plays the client of a case once.
-pub async fn play(world: &World, place: &Place, case: &Case, tag: &str) -> Outcome {
+pub async fn play(scene: Scene<'_>, case: &Case) -> Outcome {
     let mut facts = Facts::new();
+    let place = scene.place;
+    if let Client::Http3(calls) = &case.client {
+        let port = crate::http3::run(scene, case, calls, &mut facts).await;
+        return Outcome { facts, port };
+    }
     let dialled = match dial(place, case, &mut facts).await {
         Ok(dialled) => dialled,
         Err(port) => return Outcome { facts, port },
@@ -54,11 +127,12 @@ pub async fn play(world: &World, place: &Place, case: &Case, tag: &str) -> Outco
     match &case.client {
         Client::Raw(steps) => {
             let mut session =
-                Session { wire: Wire::new(dialled.stream, PATIENCE), facts, answers: 0, tag, place, world };
+                Session { wire: Wire::new(dialled.stream, PATIENCE), facts, answers: 0, on: case.on, scene };
             session.run(steps, dialled.socket).await;
             facts = session.facts;
         }
-        Client::Http2(calls) => crate::http2::run(world, place, dialled.stream, calls, tag, &mut facts).await,
+        Client::Http2(calls) => crate::http2::run(scene, dialled.stream, calls, &mut facts).await,
+        Client::Http3(_) => {}
     }
     Outcome { facts, port }
 }
@@ -104,7 +178,7 @@ async fn secure(tcp: TcpStream, tls: &Tls, facts: &mut Facts) -> Option<Box<dyn 
     Some(Box::new(stream))
 }
 
-fn client_config(tls: &Tls) -> Arc<ClientConfig> {
+pub(crate) fn client_config(tls: &Tls) -> Arc<ClientConfig> {
     let versions: &[&rustls::SupportedProtocolVersion] = match tls.only {
         Some(12) => &[&rustls::version::TLS12],
         Some(_) => &[&rustls::version::TLS13],
@@ -166,9 +240,8 @@ struct Session<'a> {
     wire: Wire,
     facts: Facts,
     answers: u32,
-    tag: &'a str,
-    place: &'a Place,
-    world: &'a World,
+    on: u16,
+    scene: Scene<'a>,
 }
 
 impl Session<'_> {
@@ -182,7 +255,7 @@ impl Session<'_> {
         let (extra, gone) = self.wire.rest().await;
         self.fact("closed", json!(gone != Gone::Quiet));
         if !extra.is_empty() {
-            self.fact("extra", json!(self.place.plain(&brief(&extra))));
+            self.fact("extra", json!(self.scene.place.plain(&brief(&extra))));
         }
     }
 
@@ -194,7 +267,8 @@ impl Session<'_> {
     async fn step(&mut self, step: &Step, socket: Option<&Socket>) -> bool {
         match step {
             Step::Send(bytes) => {
-                let bytes = replace(&replace(bytes, b"@CASE@", self.tag.as_bytes()), b"$ip", self.place.ip.as_bytes());
+                let bytes = replace(bytes, b"@CASE@", self.scene.tag.as_bytes());
+                let bytes = replace(&bytes, b"$ip", self.scene.place.ip.as_bytes());
                 self.wire.write(&bytes).await;
             }
             Step::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
@@ -234,8 +308,16 @@ impl Session<'_> {
                 }
                 return false;
             }
-            Step::Remove(kind, name) => {
-                self.world.ads.remove(&format!("{}{kind}", crate::resource::URL), &self.place.fill(name));
+            Step::Remove(kind, name) => self.scene.remove(kind, name),
+            Step::Put(resource) => self.scene.put(resource),
+            Step::Health(backend, health) => self.scene.stage.set_health(*backend, *health),
+            Step::Listens(n) => {
+                let listens = self.scene.listens(*n).await;
+                self.fact(&format!("listens {n}"), json!(listens));
+            }
+            Step::Until(path, status) => {
+                let came = self.scene.until(self.on, path, *status).await;
+                self.fact(&format!("until {path} {status}"), json!(came));
             }
         }
         true
@@ -247,7 +329,7 @@ impl Session<'_> {
         match self.wire.answer(bare).await {
             Ok(message) => {
                 let whole = message.broken.is_none();
-                note_message(self.place, &mut self.facts, &prefix, &message);
+                note_message(self.scene.place, &mut self.facts, &prefix, &message);
                 whole
             }
             Err(gone) => {

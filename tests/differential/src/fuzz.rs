@@ -50,14 +50,30 @@ pub fn mutants(seed: u64, count: usize, ip: &str) -> Vec<Mutant> {
         all.extend(spoil_all(&template).into_iter().map(|spoilt| (kind, spoilt)));
     }
     let mut mutants = Vec::new();
-    while mutants.len() < count && !all.is_empty() {
-        let (kind, (what, value)) = all.swap_remove(draw.below(all.len()));
+    while mutants.len() < count {
+        let (kind, (what, value)) = match all.is_empty() {
+            false => all.swap_remove(draw.below(all.len())),
+            true => twice(&mut draw),
+        };
         let number = mutants.len();
         // What is no message at all cannot be sent.
         mutants.extend(encode(kind, what, value, number, ip));
     }
     mutants.extend(wrong_types(ip));
     mutants
+}
+
+/// A resource with two places spoilt.
+fn twice(draw: &mut Draw) -> (&'static str, Spoilt) {
+    let mut templates = templates::all();
+    let (kind, template) = templates.swap_remove(draw.below(templates.len()));
+    let mut one = |value: &Value| {
+        let mut all = spoil_all(value);
+        all.swap_remove(draw.below(all.len()))
+    };
+    let (first, value) = one(&template);
+    let (second, value) = one(&value);
+    (kind, (format!("{first} and {second}"), value))
 }
 
 /// Resources whose content has another type than the envelope.

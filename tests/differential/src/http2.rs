@@ -1,12 +1,12 @@
 //! An HTTP/2 client that plays calls of a table.
 
 use crate::{
-    backend::{brief, collect, send, why},
-    client::{Facts, plain_fields},
+    backend::{brief, collect, map, send, why},
+    client::{Facts, Scene, plain_fields},
     http1::Duplex,
     place::Place,
-    script::{Call, Fields, Piece},
-    world::World,
+    script::{Call, Piece},
+    tap::{Tap, Watch},
 };
 use bytes::Bytes;
 use h2::{
@@ -21,14 +21,21 @@ use std::time::Duration;
 /// How long a call waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
 
+/// How long the first bytes of a body are waited for, so that they leave with the head.
+const HELD: Duration = Duration::from_millis(300);
+
+/// How long a request is sent after its answer is over.
+const AFTER: Duration = Duration::from_secs(2);
+
 struct Player<'a> {
-    world: &'a World,
-    place: &'a Place,
-    tag: &'a str,
+    scene: Scene<'a>,
+    watch: Watch,
 }
 
 /// Plays calls on one connection.
-pub async fn run(world: &World, place: &Place, stream: Box<dyn Duplex>, calls: &[Call], tag: &str, facts: &mut Facts) {
+pub async fn run(scene: Scene<'_>, stream: Box<dyn Duplex>, calls: &[Call], facts: &mut Facts) {
+    let watch = Watch::default();
+    let stream = Tap::new(stream, watch.clone());
     let mut builder = h2::client::Builder::new();
     builder.enable_push(false);
     let Ok((mut client, connection)) = builder.handshake::<_, Bytes>(stream).await else {
@@ -36,7 +43,7 @@ pub async fn run(world: &World, place: &Place, stream: Box<dyn Duplex>, calls: &
         return;
     };
     let mut driver = tokio::spawn(connection);
-    let player = Player { world, place, tag };
+    let player = Player { scene, watch };
     let mut open = Vec::new();
     for (n, call) in calls.iter().enumerate() {
         let prefix = if n == 0 { "answer".to_owned() } else { format!("answer{}", n + 1) };
@@ -58,6 +65,7 @@ pub async fn run(world: &World, place: &Place, stream: Box<dyn Duplex>, calls: &
         Ok(_) => "failed",
     };
     facts.insert("connection".into(), json!(ended));
+    facts.insert("goaways".into(), json!(player.watch.goaways()));
     driver.abort();
 }
 
@@ -65,6 +73,9 @@ type Begun = (ResponseFuture, h2::SendStream<Bytes>);
 
 impl Player<'_> {
     async fn begin(&self, client: &mut SendRequest<Bytes>, call: &Call) -> Result<Begun, String> {
+        for piece in &call.before {
+            self.scene.change(piece).await;
+        }
         let ready = tokio::time::timeout(PATIENCE, std::future::poll_fn(|cx| client.poll_ready(cx))).await;
         ready.map_err(|_| "quiet".to_owned())?.map_err(|e| word(&e))?;
         if !call.protocol.is_empty() {
@@ -77,29 +88,15 @@ impl Player<'_> {
             }
         }
         let end = call.body.is_empty() && call.protocol.is_empty() && call.method != "CONNECT";
-        client.send_request(self.request(call), end).map_err(|e| word(&e))
-    }
-
-    fn request(&self, call: &Call) -> Request<()> {
-        let method = if call.method.is_empty() { "GET" } else { call.method };
-        let authority = if call.authority.is_empty() { "svc.test" } else { call.authority };
-        let uri = if call.path.is_empty() {
-            Uri::builder().authority(authority).build()
-        } else {
-            Uri::builder().scheme("http").authority(authority).path_and_query(call.path).build()
-        };
-        let mut request = Request::new(());
-        *request.method_mut() = Method::from_bytes(method.as_bytes()).expect("a method of a table is one");
-        *request.uri_mut() = uri.expect("a path of a table is one");
-        request.headers_mut().insert("x-case", self.tag.parse().expect("a tag is a value"));
-        for (name, value) in &call.headers {
-            let name: HeaderName = name.parse().expect("a name of a table is one");
-            request.headers_mut().append(name, value.parse().expect("a value of a table is one"));
+        if matches!(call.body.first(), Some(Piece::Data(_))) {
+            self.watch.hold();
+            let watch = self.watch.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(HELD).await;
+                watch.release();
+            });
         }
-        if !call.protocol.is_empty() {
-            request.extensions_mut().insert(Protocol::from(call.protocol));
-        }
-        request
+        client.send_request(request(call, "http", self.scene.tag), end).map_err(|e| word(&e))
     }
 
     async fn finish(&self, call: &Call, (response, mut stream): Begun, prefix: &str, facts: &mut Facts) {
@@ -113,34 +110,11 @@ impl Player<'_> {
             }
         };
         let receiving = async { tokio::time::timeout(PATIENCE, receive(response, &seen, &progress)).await };
-        let patience = tokio::time::timeout(PATIENCE, sending);
-        let (_, received) = tokio::join!(patience, receiving);
-        let mut put = |name: &str, value: Value| facts.insert(format!("{prefix}.{name}"), value);
+        let received = beside(sending, receiving).await;
         match received {
-            Err(_) => {
-                put("broken", json!("quiet"));
-            }
-            Ok(Err(error)) => {
-                put("broken", json!(error));
-            }
-            Ok(Ok(got)) => {
-                put("line", json!(got.status));
-                put("headers", self.fields(&got.headers));
-                put("body", json!(self.place.plain(&brief(&got.body))));
-                if let Some(trailers) = &got.trailers {
-                    put("trailers", self.fields(trailers));
-                }
-                if let Some(broken) = &got.broken {
-                    put("broken", json!(broken));
-                }
-            }
+            Err(_) => note(self.scene.place, facts, prefix, Err("quiet".to_owned())),
+            Ok(outcome) => note(self.scene.place, facts, prefix, outcome),
         }
-    }
-
-    fn fields(&self, map: &HeaderMap) -> Value {
-        let list: Vec<(String, String)> =
-            map.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
-        plain_fields(self.place, &list)
     }
 
     async fn piece(
@@ -152,7 +126,7 @@ impl Player<'_> {
     ) -> bool {
         match piece {
             Piece::Data(bytes) => return send(stream, bytes.clone().into(), false).await,
-            Piece::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+            Piece::Sleep(_) | Piece::Remove(..) | Piece::Put(_) => self.scene.change(piece).await,
             Piece::Await(n) => {
                 while seen.get() < *n {
                     progress.notified().await;
@@ -161,32 +135,84 @@ impl Player<'_> {
             Piece::Trailers(fields) => return stream.send_trailers(map(fields)).is_ok(),
             Piece::End => return stream.send_data(Bytes::new(), true).is_ok(),
             Piece::Reset(code) => stream.send_reset(Reason::from(*code)),
-            Piece::Remove(kind, name) => {
-                self.world.ads.remove(&format!("{}{kind}", crate::resource::URL), &self.place.fill(name));
-            }
         }
         true
     }
 }
 
-fn map(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in fields {
-        map.append(*name, value.parse().expect("a value of a table is one"));
+/// The head of a call.
+pub(crate) fn request(call: &Call, scheme: &str, tag: &str) -> Request<()> {
+    let method = if call.method.is_empty() { "GET" } else { call.method };
+    let authority = if call.authority.is_empty() { "svc.test" } else { call.authority };
+    let uri = if call.path.is_empty() {
+        Uri::builder().authority(authority).build()
+    } else {
+        Uri::builder().scheme(scheme).authority(authority).path_and_query(call.path).build()
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).expect("a method of a table is one");
+    *request.uri_mut() = uri.expect("a path of a table is one");
+    request.headers_mut().insert("x-case", tag.parse().expect("a tag is a value"));
+    for (name, value) in &call.headers {
+        let name: HeaderName = name.parse().expect("a name of a table is one");
+        request.headers_mut().append(name, value.parse().expect("a value of a table is one"));
     }
-    map
+    if !call.protocol.is_empty() {
+        request.extensions_mut().insert(Protocol::from(call.protocol));
+    }
+    request
+}
+
+/// Sends and receives at once. What waits for more of an answer that is over would wait for ever, so sending gets little time
+/// after it.
+pub(crate) async fn beside<T>(sending: impl Future<Output = ()>, receiving: impl Future<Output = T>) -> T {
+    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    tokio::select! {
+        received = &mut receiving => {
+            let _ = tokio::time::timeout(AFTER, sending).await;
+            received
+        }
+        () = &mut sending => receiving.await,
+    }
 }
 
 fn word(error: &h2::Error) -> String {
     why(error)
 }
 
-struct Got {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
-    broken: Option<String>,
+/// An answer.
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) broken: Option<String>,
+}
+
+/// Writes an answer down.
+pub(crate) fn note(place: &Place, facts: &mut Facts, prefix: &str, outcome: Result<Got, String>) {
+    let mut put = |name: &str, value: Value| facts.insert(format!("{prefix}.{name}"), value);
+    let fields = |map: &HeaderMap| {
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let list: Vec<(String, String)> = map.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
+        plain_fields(place, &list)
+    };
+    let got = match outcome {
+        Ok(got) => got,
+        Err(error) => {
+            put("broken", json!(error));
+            return;
+        }
+    };
+    put("line", json!(got.status));
+    put("headers", fields(&got.headers));
+    put("body", json!(place.plain(&brief(&got.body))));
+    if let Some(trailers) = &got.trailers {
+        put("trailers", fields(trailers));
+    }
+    if let Some(broken) = &got.broken {
+        put("broken", json!(broken));
+    }
 }
 
 async fn receive(

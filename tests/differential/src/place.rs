@@ -93,13 +93,14 @@ impl Place {
     /// What was seen, with words for what differs between two runs of the same thing.
     #[must_use]
     pub fn plain(&self, text: &str) -> String {
-        static SHAPES: OnceLock<[(Regex, &str); 4]> = OnceLock::new();
+        static SHAPES: OnceLock<[(Regex, &str); 5]> = OnceLock::new();
         let shapes = SHAPES.get_or_init(|| {
             [
                 ("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
                 (r"127\.0\.0\.1:[0-9]+", "127.0.0.1:<port>"),
                 (r"\b[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} 20[0-9]{2} [0-9:]{8} GMT", "<date>"),
                 (r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "<time>"),
+                ("\"[0-9a-f]{16}\"", "\"<hash>\""),
             ]
             .map(|(shape, word)| (Regex::new(shape).expect("a valid expression"), word))
         });

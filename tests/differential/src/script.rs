@@ -1,5 +1,7 @@
 //! What a case is made of: what a client does, what backends do. Data only; `client` and `backend` play it.
 
+use serde_json::Value;
+
 /// Header fields as they are written.
 pub type Fields = Vec<(&'static str, &'static str)>;
 
@@ -124,6 +126,19 @@ impl Act {
     }
 }
 
+/// What a backend says when its health is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// This status; a gRPC check hears SERVING with 200, NOT_SERVING with anything else.
+    Status(u16),
+    /// A gRPC check ends with this status.
+    Grpc(&'static str),
+    /// A gRPC check hears SERVING for this service alone, and that any other is unknown.
+    Only(&'static str),
+    /// Nothing.
+    Silent,
+}
+
 /// What a raw client does.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -149,9 +164,17 @@ pub enum Step {
     Reset,
     /// Takes a resource away: type and name.
     Remove(&'static str, &'static str),
+    /// Shows a resource, new or changed.
+    Put(Value),
+    /// A backend is asked for its health from now on with this outcome.
+    Health(u16, Health),
+    /// Waits until a listener takes connections.
+    Listens(u16),
+    /// Asks with other connections for this path until the status comes.
+    Until(&'static str, u16),
 }
 
-/// One request of an HTTP/2 client.
+/// One request of an HTTP/2 or HTTP/3 client.
 #[derive(Debug, Clone, Default)]
 pub struct Call {
     /// The method; GET when empty.
@@ -168,9 +191,11 @@ pub struct Call {
     pub body: Vec<Piece>,
     /// Does not wait for the answer before the next call.
     pub together: bool,
+    /// What happens before it: waiting, and changes of resources.
+    pub before: Vec<Piece>,
 }
 
-/// What follows the head of an HTTP/2 request.
+/// What follows the head of such a request.
 #[derive(Debug, Clone)]
 pub enum Piece {
     /// Data.
@@ -187,6 +212,8 @@ pub enum Piece {
     Reset(u32),
     /// Takes a resource away: type and name.
     Remove(&'static str, &'static str),
+    /// Shows a resource, new or changed.
+    Put(Value),
 }
 
 /// What the client speaks.
@@ -196,6 +223,8 @@ pub enum Client {
     Raw(Vec<Step>),
     /// HTTP/2.
     Http2(Vec<Call>),
+    /// HTTP/3.
+    Http3(Vec<Call>),
 }
 
 /// TLS on the client's side.
@@ -274,7 +303,13 @@ pub fn http2(name: &'static str, calls: Vec<Call>) -> Case {
     Case { client: Client::Http2(calls), ..raw(name, Vec::new()) }
 }
 
-/// An HTTP/2 call without a body.
+/// A case of HTTP/3 calls.
+#[must_use]
+pub fn http3(name: &'static str, calls: Vec<Call>) -> Case {
+    Case { client: Client::Http3(calls), ..raw(name, Vec::new()) }
+}
+
+/// A call without a body.
 #[must_use]
 pub fn call(path: &'static str) -> Call {
     Call { path, ..Call::default() }
@@ -379,12 +414,14 @@ pub struct Scenario {
     pub cases: Vec<Case>,
     /// Milliseconds to wait before the first case, for example for health checks.
     pub warm: u64,
-    /// A case changes what later ones see, so a case that differs is not played again.
+    /// A case changes what later ones see: where one differs, all are played again.
     pub stateful: bool,
+    /// What each side says to its control plane is compared, too.
+    pub wire: bool,
 }
 
 /// A scenario with two backends.
 #[must_use]
 pub fn scenario(name: &'static str, resources: Vec<serde_json::Value>, cases: Vec<Case>) -> Scenario {
-    Scenario { name, resources, bytes: &[], backends: 2, cases, warm: 0, stateful: false }
+    Scenario { name, resources, bytes: &[], backends: 2, cases, warm: 0, stateful: false, wire: false }
 }

@@ -1,15 +1,9 @@
 //! Our gateway and a stock Envoy see the same xDS and the same bytes, and everything that can be seen of them is the same, but for
-//! the differences that `differences.txt` argues. `DIFFERENTIAL_ONLY=word` plays the cases whose name has the word.
+//! the differences that `differences.txt` argues. `DIFFERENTIAL_ONLY=word` plays the cases whose name has the word;
+//! `DIFFERENTIAL_TIMES=n` plays them so often and counts, which tells a race from a difference.
 
 use anyhow::Result;
-use tombolo_tests_differential::{
-    cases,
-    compare::List,
-    envoy,
-    run::{self, Sides},
-    script::Scenario,
-    world::{Who, World},
-};
+use tombolo_tests_differential::{cases, compare::List, envoy, run, script::Scenario, world::Who};
 
 const OURS: Who = Who::Ours(env!("CARGO_BIN_EXE_tombolo-differential"));
 
@@ -31,20 +25,25 @@ async fn the_gateway_does_what_envoy_does() -> Result<()> {
         return Ok(());
     }
     let scenarios = wanted();
-    let sides = Sides { envoy: World::start(Who::Envoy, 0).await?, ours: World::start(OURS, 0).await? };
+    if let Some(times) = std::env::var("DIFFERENTIAL_TIMES").ok().and_then(|n| n.parse().ok()) {
+        let facts = run::tally(OURS, &scenarios, times).await?;
+        eprintln!("{} facts differ or change in {times} times:\n{}", facts.len(), facts.join("\n"));
+        return Ok(());
+    }
     let list = List::parse(include_str!("../differences.txt"))?;
-    let (wrong, meant) = run::all(&sides, &scenarios, &|difference| list.has(difference)).await?;
+    let report = run::all(OURS, &scenarios, &|difference| list.has(difference)).await?;
     let count: usize = scenarios.iter().map(|s| s.cases.len()).sum();
-    eprintln!("{count} cases, {meant} differences that are meant");
+    eprintln!("{count} cases, {} differences that are meant", report.meant);
     for line in list.idle().filter(|_| std::env::var_os("DIFFERENTIAL_ONLY").is_none()) {
         eprintln!("no such difference any more: {line}");
     }
-    for world in [&sides.envoy, &sides.ours] {
-        for (kind, reason) in world.ads.refusals.lock().expect("nobody panics with it").iter() {
-            eprintln!("{:?} refused {kind}: {:.600}", world.who, reason);
-        }
+    for (who, kind, reason) in &report.refused {
+        eprintln!("{who:?} refused {kind}: {reason:.600}");
     }
-    let text: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-    assert!(wrong.is_empty(), "{} facts differ from Envoy:\n{}", wrong.len(), text.join("\n"));
+    for difference in &report.once {
+        eprintln!("differed once, not again: {difference}");
+    }
+    let text: Vec<String> = report.wrong.iter().map(ToString::to_string).collect();
+    assert!(text.is_empty(), "{} facts differ from Envoy:\n{}", text.len(), text.join("\n"));
     Ok(())
 }

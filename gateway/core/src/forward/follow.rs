@@ -2,7 +2,7 @@
 
 use crate::{
     config::{InternalRedirect, RouteTable},
-    decision::Forward,
+    decision::{Forward, Matched},
     head::{ConnInfo, Head, Scheme},
     names,
     request::{self, Caller},
@@ -19,6 +19,15 @@ pub struct Trail {
     count: u32,
     /// From which route to which, by their names.
     steps: SmallVec<[(Arc<str>, Arc<str>); 1]>,
+    /// Where the last redirect led, whether it was followed or not: to a route, or to none.
+    aim: Option<Option<Matched>>,
+}
+
+impl Trail {
+    /// Where the last redirect led. The log line of the request that it answered names that route, as in Envoy.
+    pub fn take_aim(&mut self) -> Option<Option<Matched>> {
+        self.aim.take()
+    }
 }
 
 /// What is asked beside the response.
@@ -62,13 +71,18 @@ pub fn follow(
     }
     let mut head = before.clone();
     head.scheme = scheme;
-    location.authority()?.as_str().clone_into(&mut head.authority);
+    let authority = location.authority()?.as_str();
+    // Who asks is nobody's business behind here.
+    authority.rsplit_once('@').map_or(authority, |(_, place)| place).clone_into(&mut head.authority);
     location.path_and_query().map_or("/", |path| path.as_str()).clone_into(&mut head.path);
     copy(policy, response, &mut head.headers);
-    let target = match route::find(asked.table, &head, asked.conn, asked.caller, asked.runtime, random) {
-        Found::Route(matched) => matched.route().map(|route| Arc::clone(&route.name))?,
-        Found::NoRoute(_) | Found::NoHost | Found::NeedsTls(_) => return None,
+    let found = match route::find(asked.table, &head, asked.conn, asked.caller, asked.runtime, random) {
+        Found::Route(matched) => Some(matched),
+        Found::NoRoute(_) | Found::NoHost | Found::NeedsTls(_) => None,
     };
+    let target = found.as_ref().and_then(|matched| matched.route().map(|route| Arc::clone(&route.name)));
+    trail.aim = Some(found);
+    let target = target?;
     let from = forward.matched.route().map_or_else(|| Arc::from(""), |route| Arc::clone(&route.name));
     if !accepts(policy, trail, &from, &target, before.scheme, scheme) {
         return None;

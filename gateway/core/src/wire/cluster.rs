@@ -146,6 +146,7 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         max_requests: max_requests_per_connection.map(|most| most.value),
         same_as_downstream,
     };
+    hashes_by_name(&discovery, common_lb_config.as_ref())?;
     let parts = lb::Parts {
         legacy,
         config: lb_config,
@@ -187,6 +188,18 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         metadata: metadata(meta.as_ref()).at("metadata")?,
         fetch_timeout: fetch_timeout.unwrap_or_default(),
     })
+}
+
+/// Only names that are resolved one by one are names of endpoints.
+fn hashes_by_name(discovery: &Discovery, common: Option<&c::CommonLbConfig>) -> Decoded<()> {
+    let by_name = common
+        .and_then(|common| common.consistent_hashing_lb_config.as_ref())
+        .is_some_and(|hashing| hashing.use_hostname_for_hashing);
+    if by_name && !matches!(discovery, Discovery::StrictDns(..)) {
+        let field = "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing";
+        return Err(Refusal::new(field, "only for clusters of type STRICT_DNS"));
+    }
+    Ok(())
 }
 
 /// Clusters that find endpoints request by request choose them themselves, and only they can.

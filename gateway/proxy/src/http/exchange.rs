@@ -33,7 +33,7 @@ use std::{
 use tombolo_gateway_core::{
     accesslog::{Bytes, Question, Record, Times, Upstream},
     balance::Host,
-    config::{FilterChain, Hcm, Listener},
+    config::{ClusterChoice, FilterChain, Hcm, Listener},
     decision::Matched,
     failure::{Flag, Flags},
     filter::BodyFilter,
@@ -106,6 +106,10 @@ pub(crate) struct Exchange {
     pub(crate) unread: Cell<bool>,
     /// Bytes that the client sent through a tunnel.
     pub(crate) tunnelled: Cell<u64>,
+    /// Bytes that the client sent into a buffer, or with the request that was redirected to this one.
+    pub(crate) elsewhere: Cell<u64>,
+    /// It was answered before anything of its body could be taken up.
+    pub(crate) at_once: Cell<bool>,
     sent: Cell<u64>,
     done: Cell<bool>,
     /// When it began, in microseconds since 1970; 0 until somebody asks.
@@ -213,6 +217,8 @@ impl Exchange {
             stream: RefCell::default(),
             unread: Cell::new(false),
             tunnelled: Cell::new(0),
+            elsewhere: Cell::new(0),
+            at_once: Cell::new(false),
             sent: Cell::new(0),
             done: Cell::new(false),
             since_1970: Cell::new(0),
@@ -292,6 +298,29 @@ impl Exchange {
         self.sent.set(self.sent.get() + bytes as u64);
     }
 
+    /// Bytes of the request's body that came, as they are logged.
+    pub(crate) fn received(&self) -> u64 {
+        self.received_by(&self.facts.borrow())
+    }
+
+    fn received_by(&self, known: &Known) -> u64 {
+        let taken = known.source.as_ref().map_or(self.tunnelled.get(), |s| s.borrow().bytes());
+        let stream = self.stream.borrow();
+        let unread = stream.as_ref().filter(|_| !self.at_once.get()).map_or(0, |stream| stream.unread());
+        taken + self.elsewhere.get() + unread
+    }
+
+    /// Its log line names this route, if any: where a redirect led.
+    pub(crate) fn aim_at(&self, aim: Option<Option<Matched>>) {
+        let Some(aim) = aim else { return };
+        let mut known = self.facts.borrow_mut();
+        known.cluster = match aim.as_ref().and_then(Matched::action).map(|action| &action.cluster) {
+            Some(ClusterChoice::One(name)) => self.downstream.worker.cluster(name),
+            _ => None,
+        };
+        known.matched = aim;
+    }
+
     /// The request is over. Only the first call counts.
     pub(crate) fn finish(&self) {
         if !self.done.get() {
@@ -313,8 +342,7 @@ impl Exchange {
         }
         known.times.end = Some(end);
         known.times.response_end.get_or_insert(end);
-        let unread = self.stream.borrow().as_ref().map_or(0, |stream| stream.unread());
-        let received = known.source.as_ref().map_or(self.tunnelled.get(), |s| s.borrow().bytes()) + unread;
+        let received = self.received_by(&known);
         if downstream.hcm.mesh_stats {
             let finished = Finished {
                 cluster: known.cluster.as_deref(),

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use std::{
+    cell::Cell,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -89,7 +90,7 @@ fn boxed(inner: Incoming, input: Bytes, trailers: Option<HeaderMap>, step: Step,
 ///
 /// # Errors
 /// It is longer than allowed, or the client broke it off.
-pub(crate) async fn whole(mut body: Incoming, most: u64) -> Result<(Incoming, usize), Failure> {
+pub(crate) async fn whole(mut body: Incoming, most: u64, counted: &Cell<u64>) -> Result<(Incoming, usize), Failure> {
     let mut all = BytesMut::new();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
@@ -97,6 +98,9 @@ pub(crate) async fn whole(mut body: Incoming, most: u64) -> Result<(Incoming, us
             true => Failure::new(Kind::MalformedRequest),
             false => Failure::new(Kind::DownstreamDisconnect),
         })?;
+        if let Some(data) = frame.data_ref() {
+            counted.set(counted.get() + data.len() as u64);
+        }
         match frame.into_data() {
             Ok(data) if (all.len() + data.len()) as u64 > most => return Err(Failure::new(Kind::RequestTooLarge)),
             Ok(data) => all.extend_from_slice(&data),

@@ -88,6 +88,7 @@ pub(crate) async fn forward(
     }
     let Some(cluster) = downstream.worker.cluster(&forward.cluster) else {
         keep_head(exchange, head);
+        exchange.at_once.set(forward.delay.is_none());
         return Ok(Passed::Done(reply::failure(exchange, Failure::new(Kind::NoCluster), 0)));
     };
     let upstream = cluster.upstream();
@@ -137,6 +138,7 @@ pub(crate) async fn forward(
                 && let Some(next) = follow(&forward, trail, asked, status, headers, downstream.worker.draw())
             {
                 leave_behind(exchange, head, *got, &after);
+                exchange.aim_at(trail.take_aim());
                 let kept = source.filter(|_| next.method != http::Method::GET || status != 303);
                 let body = kept.map_or(Payload::Fresh(Incoming::Empty), Payload::Again);
                 return Ok(Passed::Again(Box::new(Request { head: Box::new(next), caller, body, upgrade: None })));
@@ -153,6 +155,7 @@ pub(crate) async fn forward(
                 return Ok(Passed::Done(reply::failure(exchange, failure, after.attempts)));
             }
             filters::foreign_to_web(exchange, &mut got, forward.timeouts.global).await;
+            exchange.aim_at(trail.take_aim());
             Ok(Passed::Done(respond(exchange, &forward, head, caller, *got, after, upgrade)))
         }
     }

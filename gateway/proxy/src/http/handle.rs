@@ -122,7 +122,12 @@ async fn serve(
         let fault = (decided.delay.is_some() || decided.response_kbps.is_some()).then(|| worker.fault());
         exchange.facts.borrow_mut().health_check = decided.health_check;
         if !recodes.is_empty() {
-            let changed = filters::request(&recodes, &mut request, decided.timeouts.idle).await;
+            {
+                let mut known = exchange.facts.borrow_mut();
+                known.matched = Some(decided.matched.clone());
+                known.cluster = worker.cluster(&decided.cluster);
+            }
+            let changed = filters::request(&recodes, &mut request, decided.timeouts.idle, &exchange.elsewhere).await;
             clock::read();
             if let Err(failure) = changed {
                 return forward::failed(&exchange, request.head, failure, 0);
@@ -136,6 +141,7 @@ async fn serve(
             Passed::Again(again) => {
                 // The next one begins before this one ends: the connection is never without a request meanwhile.
                 let next = Exchange::begin(&downstream);
+                next.elsewhere.set(exchange.received());
                 exchange.finish();
                 (exchange, request) = (next, *again);
             }
@@ -160,8 +166,9 @@ async fn answered(exchange: &Rc<Exchange>, head: Box<Head>, answer: Reply) -> Re
             known.cluster = exchange.downstream.worker.cluster(cluster);
         }
     }
-    if let Some(delay) = answer.delay {
-        tokio::time::sleep(delay).await;
+    match answer.delay {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => exchange.at_once.set(true),
     }
     reply::reply(exchange, answer)
 }

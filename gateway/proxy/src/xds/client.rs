@@ -16,6 +16,7 @@ use crate::{
     certs::Own,
     control::{Backoff, Remote, RemoteError},
 };
+use prost::Message as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -28,7 +29,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
 };
-use tombolo_controlplane_api::{node::SECRET_DEFAULT, xds::envoy::config::core::v3::Node};
+use tombolo_controlplane_api::{
+    node::SECRET_DEFAULT,
+    xds::envoy::config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment},
+};
 use tombolo_federation_sync::Update;
 use tombolo_gateway_core::{
     assemble::{Assembly, INIT_TIMEOUT, Waiting},
@@ -226,7 +230,10 @@ impl Client {
     /// Does what is to be done; a message is taken in by who has the stream.
     fn react(&mut self, woken: Woken) -> Option<RemoteError> {
         match woken {
-            Woken::Message(Ok(message)) => self.take(message),
+            Woken::Message(Ok(message)) => {
+                self.take(message);
+                return None;
+            }
             Woken::Message(Err(error)) => return Some(error),
             Woken::Own(true) => self.take_own(),
             Woken::Asked(Some(ask)) => self.answer_to(ask),
@@ -305,6 +312,8 @@ impl Client {
         self.trouble = None;
         let (update, beside) = self.reader.on_response(message);
         let refused = self.apply(&update, beside);
+        // As in Envoy: what the update refers to is asked for before the update is acknowledged.
+        self.advance();
         self.reader.answer(&update, &refused);
         let Some(kind) = Kind::parse(&update.type_url) else { return };
         for (name, reason) in &refused {
@@ -360,6 +369,7 @@ impl Client {
             self.reader.drop_held(kind.type_url(), name);
         }
         drop(shelves);
+        self.go_without(kind, &update.missing);
         let moment = Instant::now();
         for (name, ttl) in beside.lives.iter().filter(|(name, _)| !refused.contains_key(&**name)) {
             self.lives.set(kind, name, *ttl, moment);
@@ -370,6 +380,20 @@ impl Client {
             self.unsaved.get_or_insert_with(Instant::now);
         }
         refused
+    }
+
+    /// Endpoints that the control plane says are not there are none: whoever waits for them goes on without. Those that were
+    /// there before serve on.
+    fn go_without(&mut self, kind: Kind, missing: &[Arc<str>]) {
+        for name in missing.iter().filter(|_| kind == Kind::Load) {
+            if self.assembly.has_endpoints(name) {
+                continue;
+            }
+            let none = ClusterLoadAssignment { cluster_name: name.to_string(), ..Default::default() };
+            if let Ok(decoded) = wire::decode(kind, name, &none.encode_to_vec()) {
+                self.assembly.put(decoded);
+            }
+        }
     }
 
     fn decode(

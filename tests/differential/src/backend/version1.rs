@@ -16,6 +16,9 @@ pub(super) async fn serve(mut connection: Connection) {
         if request.line.is_empty() {
             continue;
         }
+        if super::health::version1(&mut wire, &connection, &request).await.is_some() {
+            continue;
+        }
         let (act, seen) = connection.stage.take(connection.backend, request.values("x-case").next());
         seen.lock().expect("nobody panics with it").extend(connection.facts.clone());
         note(&seen, "line", json!(request.line));

@@ -27,6 +27,10 @@ pub(super) async fn serve(connection: Connection) {
                 continue;
             }
         };
+        if super::health::is_check(&request) {
+            calls.spawn(super::health::version2((backend, stage.clone()), request, respond));
+            continue;
+        }
         let tag = request.headers().get("x-case").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (act, seen) = stage.take(backend, tag.as_deref());
         seen.lock().expect("nobody panics with it").extend(facts.clone());
@@ -64,7 +68,8 @@ async fn one(backend: u16, request: Request<RecvStream>, mut respond: SendRespon
         note(&seen, "broken", json!(reset.map_or_else(|_| "connection".into(), |r| format!("{r:?}"))));
         return;
     }
-    answer(backend, &mut respond, &act).await;
+    let head = parts.method == http::Method::HEAD;
+    answer(backend, &mut respond, &act, head).await;
 }
 
 /// What came of a body.
@@ -111,7 +116,8 @@ fn fields(map: &HeaderMap) -> Value {
     map.iter().map(|(n, v)| json!([n.as_str(), String::from_utf8_lossy(v.as_bytes())])).collect()
 }
 
-fn map(list: &Fields) -> HeaderMap {
+/// Fields of a table as they are sent.
+pub(crate) fn map(list: &Fields) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in list {
         map.append(*name, value.parse().expect("values of the tables are values"));
@@ -119,7 +125,7 @@ fn map(list: &Fields) -> HeaderMap {
     map
 }
 
-async fn answer(backend: u16, respond: &mut SendResponse<Bytes>, act: &Act) {
+async fn answer(backend: u16, respond: &mut SendResponse<Bytes>, act: &Act, head: bool) {
     if let End::ResetStream(code) = act.end {
         return respond.send_reset(Reason::from(code));
     }
@@ -127,6 +133,10 @@ async fn answer(backend: u16, respond: &mut SendResponse<Bytes>, act: &Act) {
     *response.status_mut() = act.status.unwrap_or(200).try_into().expect("a status of a table is one");
     *response.headers_mut() = map(&act.headers);
     let body = act.body.clone().unwrap_or_else(|| format!("b{backend}").into_bytes());
+    if head {
+        let _ = respond.send_response(response, true);
+        return;
+    }
     if act.trailers_only {
         response.headers_mut().extend(map(&act.trailers));
         let _ = respond.send_response(response, true);

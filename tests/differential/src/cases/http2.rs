@@ -1,14 +1,14 @@
-//! HTTP/2 on either side, gRPC, upgrades, CONNECT, drain.
+//! HTTP/2 on either side, gRPC, upgrades, CONNECT.
 
 use crate::{
-    resource::{LISTENER, chain, cluster, h2, hcm, hcm_hosts, http, http_with, listener, options_of, to, with},
+    resource::{chain, cluster, h2, hcm, hcm_hosts, http, http_with, listener, options_of, to, with},
     script::{Act, Call, Case, End, Piece, Scenario, Step, act, call, get, http2, post, raw, request, scenario},
 };
 use serde_json::{Value, json};
 
 /// The scenarios of this subject.
 pub(super) fn all() -> Vec<Scenario> {
-    vec![pairings(), grpc(), upgrades(), connect(), drain()]
+    vec![pairings(), grpc(), upgrades(), connect()]
 }
 
 fn body(path: &'static str, pieces: Vec<Piece>) -> Call {
@@ -295,43 +295,4 @@ fn connect() -> Scenario {
         http2("2, nobody there", vec![call("dead.test:443")]),
     ];
     Scenario { bytes: &[0], ..scenario("connect", resources, cases) }
-}
-
-fn drain() -> Scenario {
-    let one = |n: u16| {
-        listener(n, vec![chain(hcm(vec![to("/", "c", json!({}))], json!({"drain_timeout": "0.5s"})))], json!({}))
-    };
-    let gone = |n: &'static str| Step::Remove(LISTENER, n);
-    let cases = vec![
-        raw(
-            "HTTP/1, next request",
-            vec![
-                Step::Send(request("GET", "/1", &[], b"")),
-                Step::Answer,
-                gone("$s-0"),
-                Step::Sleep(150),
-                Step::Send(request("GET", "/2", &[], b"")),
-                Step::Answer,
-            ],
-        ),
-        raw("HTTP/1, request under way", vec![Step::Send(request("GET", "/1", &[], b"")), gone("$s-1"), Step::Answer])
-            .on(1)
-            .then(0, act().delay(300)),
-        http2(
-            "HTTP/2, request under way",
-            vec![Call {
-                method: "POST",
-                body: vec![Piece::Remove(LISTENER, "$s-2"), Piece::Sleep(200), Piece::End],
-                ..call("/1")
-            }],
-        )
-        .on(2)
-        .then(0, act().delay(100))
-        .ignoring(&["connection"]),
-        get("nobody listens any more", "/", &[]).on(1),
-    ];
-    Scenario {
-        stateful: true,
-        ..scenario("drain", vec![one(0), one(1), one(2), cluster("c", &["$b0"], json!({}))], cases)
-    }
 }

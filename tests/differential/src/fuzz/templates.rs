@@ -1,7 +1,9 @@
 //! The resources that are spoilt: valid, and with as many fields as a resource of its kind usually has.
 
 use super::{chain, cluster, extension, filled, hcm_hosts, listener, tcp, to, with};
-use crate::resource::{CLUSTER, ENDPOINTS, LISTENER, ROUTES, URL, encode, options_of, router, tls_to, trust, typed};
+use crate::resource::{
+    CLUSTER, ENDPOINTS, LISTENER, ROUTES, URL, certificate, encode, options_of, router, tls_chain, tls_to, trust, typed,
+};
 use serde_json::{Value, json};
 
 /// What must be there so that routes and endpoints are asked for.
@@ -31,8 +33,10 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
     vec![
         (CLUSTER, upstream()),
         (CLUSTER, secure()),
+        (CLUSTER, asked()),
         (LISTENER, web()),
         (LISTENER, bytes()),
+        (LISTENER, guarded()),
         (ROUTES, routes()),
         (ENDPOINTS, endpoints()),
     ]
@@ -79,6 +83,144 @@ fn secure() -> Value {
     let subsets = json!({"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 2},
         "lb_subset_config": {"fallback_policy": "ANY_ENDPOINT", "subset_selectors": [{"keys": ["version"]}]}});
     filled(&with(with(cluster("0", &["$b0"], tls_to(context)), options), subsets))
+}
+
+/// A cluster whose endpoints are asked for their health by gRPC, in the newer way of choosing endpoints.
+fn asked() -> Value {
+    let slow = json!({"slow_start_window": "10s", "aggression": {"default_value": 1.5, "runtime_key": "a"}});
+    let policy = json!({"policies": [{"typed_extension_config": extension(
+        "envoy.load_balancing_policies.least_request",
+        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+        json!({"choice_count": 3, "slow_start_config": slow}),
+    )}]});
+    let options = options_of(json!({
+        "common_http_protocol_options": {
+            "max_connection_duration": "600s", "max_stream_duration": "60s", "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        "use_downstream_protocol_config": {
+            "http_protocol_options": {"enable_trailers": true},
+            "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "5s"}, "max_outbound_frames": 1000},
+        },
+    }));
+    let more = json!({
+        "load_balancing_policy": policy,
+        "health_checks": [{
+            "timeout": "1s", "interval": "5s", "unhealthy_threshold": 3, "healthy_threshold": 2,
+            "interval_jitter": "1s", "initial_jitter": "1s", "unhealthy_interval": "2s", "reuse_connection": false,
+            "grpc_health_check": {"service_name": "a.B", "authority": "b.test"}, "alt_port": 9000,
+        }],
+        "common_lb_config": {
+            "zone_aware_lb_config": {"routing_enabled": {"value": 50.0}, "min_cluster_size": 6},
+            "update_merge_window": "1s", "ignore_new_hosts_until_first_hc": true,
+        },
+        "preconnect_policy": {"per_upstream_preconnect_ratio": 1.5},
+        "upstream_bind_config": {"source_address": {"address": "127.0.0.1", "port_value": 0}},
+        "max_requests_per_connection": 10, "cleanup_interval": "5s", "alt_stat_name": "alt",
+        "metadata": {"filter_metadata": {"a": {"b": 1}}},
+        "transport_socket_matches": [{"name": "plain", "match": {"tls": false}, "transport_socket": extension(
+            "envoy.transport_sockets.raw_buffer", "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", json!({}),
+        )}],
+    });
+    filled(&with(with(cluster("0", &["$b0", "$b1"], more), options), json!({})))
+}
+
+/// A listener that ends TLS, with filters that admit, refuse, limit and change.
+fn guarded() -> Value {
+    let f = |name: &str, kind: &str, fields: Value| {
+        extension(
+            &format!("envoy.filters.http.{name}"),
+            &format!("envoy.extensions.filters.http.{name}.v3.{kind}"),
+            fields,
+        )
+    };
+    let policy = json!({
+        "permissions": [{"and_rules": {"rules": [
+            {"url_path": {"path": {"prefix": "/a"}}}, {"header": {"name": ":method", "string_match": {"exact": "GET"}}},
+        ]}}],
+        "principals": [{"authenticated": {"principal_name": {"suffix": "/a"}}}, {"direct_remote_ip": {"address_prefix": "10.0.0.0", "prefix_len": 8}}],
+    });
+    let filters = json!([
+        f("rbac", "RBAC", json!({"rules": {"action": "DENY", "policies": {"p": policy}}})),
+        f("cors", "Cors", json!({})),
+        f("buffer", "Buffer", json!({"max_request_bytes": 1000})),
+        f(
+            "local_ratelimit",
+            "LocalRateLimit",
+            json!({
+                "stat_prefix": "l", "token_bucket": {"max_tokens": 10, "tokens_per_fill": 10, "fill_interval": "1s"},
+                "filter_enabled": {"default_value": {"numerator": 100, "denominator": "HUNDRED"}, "runtime_key": "e"},
+                "descriptors": [{
+                    "entries": [{"key": "k", "value": "v"}],
+                    "token_bucket": {"max_tokens": 5, "tokens_per_fill": 5, "fill_interval": "1s"},
+                }],
+                "response_headers_to_add": [{"header": {"key": "x-l", "value": "1"}}],
+            })
+        ),
+        f(
+            "compressor",
+            "Compressor",
+            json!({
+                "compressor_library": extension("gzip", "envoy.extensions.compression.gzip.compressor.v3.Gzip", json!({
+                    "memory_level": 5, "window_bits": 12, "compression_level": "COMPRESSION_LEVEL_1", "chunk_size": 4096,
+                })),
+                "response_direction_config": {"common_config": {"min_content_length": 100, "content_type": ["text/html"]}},
+            })
+        ),
+        f(
+            "header_mutation",
+            "HeaderMutation",
+            json!({"mutations": {"request_mutations": [
+                {"append": {"header": {"key": "x-m", "value": "1"}, "append_action": "ADD_IF_ABSENT"}}, {"remove": "x-n"},
+            ]}})
+        ),
+        router(),
+    ]);
+    let route = with(
+        to(
+            "/",
+            "c",
+            json!({
+                "internal_redirect_policy": {"max_internal_redirects": 2, "redirect_response_codes": [302, 307]},
+                "rate_limits": [{"actions": [{"request_headers": {"header_name": "x", "descriptor_key": "k"}}]}],
+                "max_stream_duration": {"max_stream_duration": "10s", "grpc_timeout_header_max": "5s"},
+                "hedge_policy": {"hedge_on_per_try_timeout": true, "initial_requests": 1},
+                "idle_timeout": "60s", "priority": "HIGH", "cluster_not_found_response_code": "NOT_FOUND",
+            }),
+        ),
+        json!({"response_headers_to_add": [{"header": {"key": "x-r", "value": "%PROTOCOL%"}}], "decorator": {"operation": "o"}}),
+    );
+    let more = json!({
+        "http_filters": filters, "codec_type": "HTTP2", "generate_request_id": true, "preserve_external_request_id": true,
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]},
+        "local_reply_config": {
+            "body_format": {"text_format_source": {"inline_string": "%RESPONSE_CODE%"}},
+            "mappers": [{
+                "filter": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "k"}}}},
+                "status_code": 502, "body": {"inline_string": "no"},
+            }],
+        },
+        "delayed_close_timeout": "1s", "drain_timeout": "5s", "request_headers_timeout": "10s",
+        "strip_matching_host_port": true, "normalize_path": true, "merge_slashes": true, "max_stream_duration": null,
+        "set_current_client_cert_details": {"uri": true, "subject": true}, "via": "v",
+    });
+    let more: Value =
+        serde_json::from_str(&more.to_string().replace("\"max_stream_duration\":null,", "")).unwrap_or_default();
+    let host = json!({"name": "any", "domains": ["*"], "routes": [route], "include_request_attempt_count": true});
+    let context = json!({
+        "common_tls_context": {
+            "tls_certificates": [certificate("svc")], "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3",
+                "cipher_suites": ["ECDHE-ECDSA-AES128-GCM-SHA256"], "ecdh_curves": ["X25519"]},
+            "validation_context": trust(json!({})),
+        },
+        "require_client_certificate": true, "session_timeout": "600s", "disable_stateless_session_resumption": true,
+    });
+    let chain = tls_chain(hcm_hosts(vec![host], more), json!({"server_names": ["a.test"]}), context);
+    let more = json!({
+        "bind_to_port": false, "tcp_backlog_size": 128, "socket_options": [{"level": 6, "name": 18, "int_value": 1, "state": "STATE_PREBIND"}],
+        "access_log": [crate::resource::log()], "connection_balance_config": {"exact_balance": {}},
+    });
+    filled(&listener(0, vec![chain], more))
 }
 
 fn hosts() -> Value {

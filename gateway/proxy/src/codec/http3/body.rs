@@ -67,7 +67,10 @@ impl Body {
                     self.over = true;
                     Poll::Ready(Some(Err(self.broken(&trouble))))
                 }
-                Poll::Ready(Ok(_)) | Poll::Pending => Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(Ok(_)) | Poll::Pending => {
+                    self.over = true;
+                    Poll::Ready(Some(Ok(frame)))
+                }
             },
             Ok(Some(frame)) => Poll::Ready(Some(Ok(frame))),
             Ok(None) => {

@@ -14,7 +14,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 use tombolo_gateway_core::{
     balance::Health,
     decision::{Cause, Reply},
@@ -29,7 +29,8 @@ const MESSAGE: usize = 16 << 10;
 /// How long a body may take that is only read for that.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Changes a request's body. `patience` is how long a body may keep still while it is kept back.
+/// Changes a request's body. `patience` is how long a body may keep still while it is kept back; how much of it came until it is
+/// whole stands in `counted`.
 ///
 /// # Errors
 /// It is longer than a filter allows, malformed, or was broken off.
@@ -37,6 +38,7 @@ pub(crate) async fn request(
     recodes: &Recodes,
     request: &mut Request,
     patience: Option<Duration>,
+    counted: &Cell<u64>,
 ) -> Result<(), Failure> {
     let Payload::Fresh(body) = &mut request.body else { return Ok(()) };
     let mut body = std::mem::replace(body, Incoming::Empty);
@@ -45,7 +47,7 @@ pub(crate) async fn request(
             body = wrap(&Recodes::from_slice(&[*recode]), body, Kind::MalformedRequest);
             continue;
         };
-        let read = whole(body, most);
+        let read = whole(body, most, counted);
         let (all, length) = match patience {
             Some(patience) => tokio::time::timeout(patience, read)
                 .await
@@ -53,6 +55,8 @@ pub(crate) async fn request(
             None => read.await?,
         };
         body = all;
+        // From here on it is counted as any other body.
+        counted.set(0);
         // Its length is known now, unless another filter changes it again.
         if recodes[at + 1..].is_empty() {
             request.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

@@ -10,16 +10,18 @@ use crate::{
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming, SizeHint},
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tombolo_gateway_core::{
@@ -37,6 +39,8 @@ const BODY: usize = 64 << 10;
 /// Bytes of a TCP answer among which the expected ones may be.
 const RECEIVED: usize = 64 << 10;
 const GRPC_PATH: &str = "/grpc.health.v1.Health/Check";
+/// A time of gRPC has at most eight digits.
+const GRPC_LONGEST: u128 = 99_999_999;
 /// Version 2 of the PROXY protocol, of a connection that is nobody else's.
 const LOCAL_V2: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
@@ -50,8 +54,8 @@ pub(super) struct Probe {
 }
 
 enum Open {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Question>),
+    Http2(http2::SendRequest<Question>),
     Tcp(Box<Stream>),
 }
 
@@ -126,6 +130,8 @@ impl Probe {
             request(&Method::POST, &host, GRPC_PATH, more, true, grpc_question(service)).ok_or(Unreachable)?;
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        let patience = format!("{}m", self.settings.timeout.as_millis().min(GRPC_LONGEST));
+        request.headers_mut().insert("grpc-timeout", HeaderValue::try_from(patience).map_err(|_| Unreachable)?);
         let response = self.send(request, true).await?;
         let (head, body) = response.into_parts();
         if head.status != 200 {
@@ -184,7 +190,7 @@ impl Probe {
             .to_owned()
     }
 
-    async fn send(&mut self, request: Request<Full<Bytes>>, http2: bool) -> Result<Response<Incoming>, Unreachable> {
+    async fn send(&mut self, request: Request<Question>, http2: bool) -> Result<Response<Incoming>, Unreachable> {
         let kept = match self.open.take() {
             Some(Open::Http1(mut sender)) => sender.ready().await.is_ok().then_some(Open::Http1(sender)),
             Some(Open::Http2(mut sender)) => sender.ready().await.is_ok().then_some(Open::Http2(sender)),
@@ -315,9 +321,10 @@ fn request(
     more: &HeaderChanges,
     http2: bool,
     body: Bytes,
-) -> Option<Request<Full<Bytes>>> {
+) -> Option<Request<Question>> {
     let uri = if http2 { format!("http://{host}{path}") } else { path.to_owned() };
-    let mut request = Request::builder().method(method.clone()).uri(uri).body(Full::new(body)).ok()?;
+    let mut request =
+        Request::builder().method(method.clone()).uri(uri).body(Question((!body.is_empty()).then_some(body))).ok()?;
     let headers = request.headers_mut();
     headers.insert(header::USER_AGENT, HeaderValue::from_static("Envoy/HC"));
     if !http2 {
@@ -326,6 +333,26 @@ fn request(
     let values = changes::evaluate(more, &Facts::default());
     changes::apply(more, values, headers);
     Some(request)
+}
+
+/// What is asked, of a length that is not announced, as in Envoy.
+struct Question(Option<Bytes>);
+
+impl hyper::body::Body for Question {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.0.is_none() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
 }
 
 /// A `HealthCheckRequest` with its five bytes in front.
