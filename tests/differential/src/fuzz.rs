@@ -40,40 +40,26 @@ impl Draw {
     }
 }
 
-/// So many mutants of all templates; the same for the same seed. `ip` is a loopback address of the caller's own.
+/// So many mutants of all templates, or also of those that are `wide`; the same for the same seed. `ip` is a loopback address of
+/// the caller's own.
 #[must_use]
-pub fn mutants(seed: u64, count: usize, ip: &str) -> Vec<Mutant> {
+pub fn mutants(seed: u64, count: usize, wide: bool, ip: &str) -> Vec<Mutant> {
     let mut draw = Draw(seed);
     let mut all: Vec<(&'static str, Spoilt)> = Vec::new();
-    for (kind, template) in templates::all() {
+    let more = if wide { templates::wide() } else { Vec::new() };
+    for (kind, template) in templates::all().into_iter().chain(more) {
         all.push((kind, ("nothing".into(), template.clone())));
         all.extend(spoil_all(&template).into_iter().map(|spoilt| (kind, spoilt)));
     }
     let mut mutants = Vec::new();
-    while mutants.len() < count {
-        let (kind, (what, value)) = match all.is_empty() {
-            false => all.swap_remove(draw.below(all.len())),
-            true => twice(&mut draw),
-        };
+    while mutants.len() < count && !all.is_empty() {
+        let (kind, (what, value)) = all.swap_remove(draw.below(all.len()));
         let number = mutants.len();
         // What is no message at all cannot be sent.
         mutants.extend(encode(kind, what, value, number, ip));
     }
     mutants.extend(wrong_types(ip));
     mutants
-}
-
-/// A resource with two places spoilt.
-fn twice(draw: &mut Draw) -> (&'static str, Spoilt) {
-    let mut templates = templates::all();
-    let (kind, template) = templates.swap_remove(draw.below(templates.len()));
-    let mut one = |value: &Value| {
-        let mut all = spoil_all(value);
-        all.swap_remove(draw.below(all.len()))
-    };
-    let (first, value) = one(&template);
-    let (second, value) = one(&value);
-    (kind, (format!("{first} and {second}"), value))
 }
 
 /// Resources whose content has another type than the envelope.

@@ -2,7 +2,7 @@
 
 use crate::{
     resource::{address, cluster, h2, http, to, with},
-    script::{Case, Health, Scenario, Step, act, get, raw, request, scenario},
+    script::{Case, Health, Scenario, Step, act, raw, request, scenario},
 };
 use serde_json::{Value, json};
 
@@ -49,7 +49,9 @@ fn changes() -> Scenario {
         "retriable_statuses": [{"start": 503, "end": 504}],
     });
     // Who says itself that it fails is believed until the next check, which does not come here.
-    let seldom = json!({"interval": "60s", "no_traffic_interval": "60s", "no_traffic_healthy_interval": "60s"});
+    let seldom = json!({
+        "timeout": "3s", "interval": "60s", "no_traffic_interval": "60s", "no_traffic_healthy_interval": "60s",
+    });
     let names = ["single", "half", "levels", "fields", "codes", "two", "panic", "seldom"];
     let resources = vec![
         http(names.iter().map(|name| to(&format!("/{name}"), name, json!({}))).collect()),
@@ -89,7 +91,8 @@ fn changes() -> Scenario {
             .concat(),
         )
         .ignoring(&["answer.body", "upstream0"]),
-        get("asks to be left alone", "/seldom", &[]).then(4, act().header("x-envoy-immediate-health-check-fail", "1")),
+        after("asks to be left alone", vec![], "/seldom", 200)
+            .then(4, act().header("x-envoy-immediate-health-check-fail", "1")),
         after("and is", vec![], "/seldom", 503),
     ];
     Scenario { backends: 8, warm: 600, stateful: true, ..scenario("health-changes", resources, cases) }
