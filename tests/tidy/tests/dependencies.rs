@@ -57,6 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "controlplane-dialect",
             "controlplane-server",
             "gateway-core",
+            "gateway-pages",
             "gateway-proxy",
         ],
     ),
