@@ -112,7 +112,7 @@ impl Gateway {
         Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
-    /// Bytes of memory that the process held at most so far.
+    /// Bytes of memory that the process held at most so far, or since it gave back what only its start needed.
     ///
     /// # Errors
     /// When it has ended.

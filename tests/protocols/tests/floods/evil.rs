@@ -265,7 +265,7 @@ async fn play(servers: Vec<Server>) {
     }
     let wrong: Vec<String> = asked.join_all().await.into_iter().filter_map(Result::err).collect();
     let calm = honest.end().await.unwrap();
-    let grown = filed.gateway.most_memory().unwrap() - before;
+    let grown = filed.gateway.most_memory().unwrap().saturating_sub(before);
     println!("{} servers: {} KiB more; {calm:?}", servers.len(), grown >> 10);
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(grown < 32 << 20, "{grown} bytes more");

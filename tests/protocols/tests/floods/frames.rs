@@ -51,7 +51,7 @@ impl World {
 
     /// Bytes of memory more than before the floods.
     fn grown(&self) -> u64 {
-        self.filed.gateway.most_memory().unwrap() - self.before
+        self.filed.gateway.most_memory().unwrap().saturating_sub(self.before)
     }
 
     /// Requests that the server saw the head of, apart from the honest ones.

@@ -35,7 +35,7 @@ async fn play(more: &[&str], least: usize) -> Option<u64> {
     assert!(output.status.success() && cases.len() >= least, "{} cases, {}\n{errors}", cases.len(), output.status);
     assert_eq!(cases.last().unwrap()["case"], "end");
     world.gateway.is_whole().await.unwrap();
-    Some(world.gateway.most_memory().unwrap() - before)
+    Some(world.gateway.most_memory().unwrap().saturating_sub(before))
 }
 
 #[tokio::test(flavor = "multi_thread")]
