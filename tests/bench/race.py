@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The race: this gateway beside a real Envoy, nginx and HAProxy on one task, as CPU time for each request.
 
-    cargo build --profile dist -p tombolo-gateway-proxy --bin tombolo-gateway
+    cargo build --profile dist -p tombolo-gateway-proxy --bin tombolo-gateway    (or deploy/build.py, see there)
     python3 tests/bench/race.py [--rows http1,http2,…] [--seconds 3] [--repeat 3] [--write]
 
 One worker of each proxy is pinned to one core; load and backend share the other. The proxies take turns, several times over, so
