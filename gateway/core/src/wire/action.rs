@@ -40,6 +40,9 @@ use tombolo_controlplane_api::xds::{
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded<RouteAction> {
+    if ra::ClusterNotFoundResponseCode::try_from(message.cluster_not_found_response_code).is_err() {
+        return Err(Refusal::new("cluster_not_found_response_code", "not a value of the enumeration"));
+    }
     let cluster_not_found = match message.cluster_not_found_response_code() {
         ra::ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         ra::ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,

@@ -125,8 +125,23 @@ fn coder(library: Option<TypedExtensionConfig>) -> Decoded<Coder> {
     if kind == Gzip::full_name() {
         let Gzip { memory_level, compression_level, compression_strategy, window_bits, chunk_size } =
             unpack(&config).at(place)?;
-        // Of memory and speed: the library manages these itself.
-        let _ = (memory_level, compression_strategy, window_bits, chunk_size);
+        // Of memory and speed, which the library manages itself: they are judged, and not heeded.
+        for (name, value, least, most) in [
+            ("memory_level", memory_level, 1, 9),
+            ("window_bits", window_bits, 9, 15),
+            ("chunk_size", chunk_size, 4096, 65536),
+        ] {
+            if let Some(value) = value.map(|v| v.value).filter(|value| !(least..=most).contains(value)) {
+                return Err(Refusal::new(name, format!("{value} is not between {least} and {most}"))).at(place);
+            }
+        }
+        for (name, value, most) in
+            [("compression_level", compression_level, 9), ("compression_strategy", compression_strategy, 4)]
+        {
+            if !(0..=most).contains(&value) {
+                return Err(Refusal::new(name, "not a value of the enumeration")).at(place);
+            }
+        }
         let level = u8::try_from(compression_level).ok().filter(|level| (1..=9).contains(level));
         Ok(Coder::Gzip { level })
     } else if kind == Brotli::full_name() {

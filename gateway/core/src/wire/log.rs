@@ -172,5 +172,6 @@ fn comparison(message: Option<pb::ComparisonFilter>) -> Decoded<(ComparisonOp, u
         Op::Ge => ComparisonOp::AtLeast,
         Op::Le => ComparisonOp::AtMost,
     };
-    Ok((op, message.value.map_or(0, |value| value.default_value)))
+    let value = message.value.ok_or_else(|| Refusal::new("comparison.value", "missing"))?;
+    Ok((op, value.default_value))
 }

@@ -250,6 +250,54 @@ fn secrets_keep_bundles_apart_and_never_read_files() {
 }
 
 #[test]
+fn a_key_that_is_no_pem_is_refused() {
+    let secret = |key: &str| {
+        let certificate = t::TlsCertificate {
+            certificate_chain: inline(b"chain"),
+            private_key: inline(key.as_bytes()),
+            ..Default::default()
+        };
+        SecretMessage { name: "s".into(), r#type: Some(t::secret::Type::TlsCertificate(certificate)) }
+    };
+    for kind in ["", "EC ", "RSA "] {
+        let key = format!("-----BEGIN {kind}PRIVATE KEY-----\r\nAA==\r\n-----END {kind}PRIVATE KEY-----\n");
+        assert!(decode(Kind::Secret, "s", &secret(&key).encode_to_vec()).is_ok());
+        let cut = key.replace("-----END", "");
+        for bad in [&cut, "", "AA==", &key.replace("PRIVATE", "PUBLIC")] {
+            assert_eq!(refused(Kind::Secret, &secret(bad)), "s: tls_certificate.private_key: no PEM of a private key");
+        }
+    }
+}
+
+#[test]
+fn comparisons_without_a_value_are_refused() {
+    use tombolo_controlplane_api::xds::envoy::{
+        config::accesslog::v3 as log, extensions::access_loggers::stream::v3::StdoutAccessLog,
+    };
+    let stdout = StdoutAccessLog::default();
+    let mut manager = hcm_message("x", vec![router()]);
+    manager.access_log.push(log::AccessLog {
+        filter: Some(log::AccessLogFilter {
+            filter_specifier: Some(log::access_log_filter::FilterSpecifier::StatusCodeFilter(log::StatusCodeFilter {
+                comparison: Some(log::ComparisonFilter::default()),
+            })),
+        }),
+        config_type: Some(log::access_log::ConfigType::TypedConfig(packed(&stdout))),
+        ..Default::default()
+    });
+    let told = refused(Kind::Listener, &listener_with(manager));
+    assert!(told.contains("status_code_filter.comparison.value: missing"), "{told}");
+}
+
+#[test]
+fn answers_for_missing_clusters_are_of_the_enumeration() {
+    let mut table = table_message("t", &["a"], vec![route_to("c", r::route_match::PathSpecifier::Prefix("/".into()))]);
+    let Some(r::route::Action::Route(action)) = &mut table.virtual_hosts[0].routes[0].action else { panic!("a route") };
+    action.cluster_not_found_response_code = 3;
+    assert!(refused(Kind::Routes, &table).contains("cluster_not_found_response_code"));
+}
+
+#[test]
 fn roots_may_be_in_a_file_that_an_absolute_path_names() {
     let file = core::data_source::Specifier::Filename("/etc/partner/roots.pem".into());
     let source = core::DataSource { watched_directory: None, specifier: Some(file) };

@@ -414,7 +414,20 @@ fn certificate(message: pb::TlsCertificate) -> Decoded<Certificate> {
         .ok_or_else(|| Refusal::new("certificate_chain", "missing"))?;
     let key = private_key.as_ref().ok_or_else(|| Refusal::new("private_key", "missing"))?;
     let key = PrivateKey::from_pem(data(key).at("private_key")?);
+    if !is_private_key(key.pem()) {
+        return Err(Refusal::new("private_key", "no PEM of a private key"));
+    }
     Ok(Certificate { chain, key, ocsp_staple: opt_data(ocsp_staple.as_ref(), "ocsp_staple")? })
+}
+
+/// Whether there is a section of a private key, as RFC 7468 delimits it. What is in it is judged where it is used.
+fn is_private_key(pem: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(pem) else { return false };
+    let delimits = |line: &str, word: &str| {
+        line.trim_end().strip_prefix(word).is_some_and(|rest| rest.ends_with("PRIVATE KEY-----"))
+    };
+    let begins = text.lines().position(|line| delimits(line, "-----BEGIN "));
+    begins.is_some_and(|begins| text.lines().skip(begins).any(|line| delimits(line, "-----END ")))
 }
 
 /// A secret and its name.
