@@ -82,7 +82,7 @@ pub(crate) fn settle(stream: &TcpStream, peer: SocketAddr, local: Option<SocketA
 }
 
 /// Takes a connection within this host out of a congestion control that paces. Between a sidecar and its application there is no
-/// network to be careful with, but pacing (BBR) sets timers: half of the processor time of a bulk transfer, and of its rate.
+/// network to be careful with, but pacing (BBR) sets timers, which cost a bulk transfer a third of its processor time.
 /// Nothing changes where the system's own choice does not pace, and a refusal changes nothing, either.
 fn unpaced(socket: &impl AsFd) {
     static PACED: OnceLock<bool> = OnceLock::new();
