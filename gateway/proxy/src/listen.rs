@@ -35,6 +35,18 @@ pub(crate) struct Listeners {
     worker: Rc<Worker>,
     sockets: RefCell<AHashMap<Arc<str>, Rc<Slot>>>,
     connections: Rc<Connections>,
+    /// Until there is something to listen on.
+    opening: Cell<Option<Rc<Opening>>>,
+}
+
+/// Held by whoever opens listeners of a worker's first configuration, until it has tried once: with the last of them the
+/// worker counts as one that listens.
+pub(crate) struct Opening(Rc<Worker>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.setup.own.listening.add(1);
+    }
 }
 
 /// One listener's sockets, as long as its addresses stay the same.
@@ -285,13 +297,15 @@ impl Drop for Entered {
 impl Listeners {
     /// None yet.
     pub(crate) fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, sockets: RefCell::default(), connections: Rc::default() }
+        let opening = Cell::new(Some(Rc::new(Opening(worker.clone()))));
+        Self { worker, sockets: RefCell::default(), connections: Rc::default(), opening }
     }
 
     /// Follows the newest configuration.
     pub(crate) fn follow(&self) {
         let live = self.worker.live();
         let wanted = &live.config.listeners;
+        let opening = if wanted.is_empty() { None } else { self.opening.take() };
         let mut sockets = self.sockets.borrow_mut();
         sockets.retain(|name, slot| {
             let now = wanted.get(name);
@@ -307,7 +321,7 @@ impl Listeners {
             match sockets.get(name) {
                 Some(slot) => self.update(slot, listener),
                 None => {
-                    if let Some(slot) = self.open(listener) {
+                    if let Some(slot) = self.open(listener, opening.as_ref()) {
                         sockets.insert(name.clone(), slot);
                     }
                 }
@@ -334,7 +348,7 @@ impl Listeners {
         }
     }
 
-    fn open(&self, listener: &Arc<Listener>) -> Option<Rc<Slot>> {
+    fn open(&self, listener: &Arc<Listener>, opening: Option<&Rc<Opening>>) -> Option<Rc<Slot>> {
         if !listener.bind_to_port {
             return None;
         }
@@ -345,15 +359,16 @@ impl Listeners {
             connections: self.connections.clone(),
         });
         for address in &listener.addresses {
+            let (worker, slot, opening) = (self.worker.clone(), slot.clone(), opening.cloned());
             match address {
                 Address::Socket(address) if listener.quic.is_some() => {
-                    tokio::task::spawn_local(crate::quic::listen(self.worker.clone(), slot.clone(), *address));
+                    tokio::task::spawn_local(crate::quic::listen(worker, slot, *address, opening));
                 }
                 Address::Socket(address) => {
-                    tokio::task::spawn_local(accept_tcp(self.worker.clone(), slot.clone(), *address));
+                    tokio::task::spawn_local(accept_tcp(worker, slot, *address, opening));
                 }
                 Address::Pipe(path, mode) => {
-                    tokio::task::spawn_local(accept_unix(self.worker.clone(), slot.clone(), path.clone(), *mode));
+                    tokio::task::spawn_local(accept_unix(worker, slot, path.clone(), *mode, opening));
                 }
                 Address::Internal => {}
             }
@@ -410,8 +425,8 @@ impl Drop for Returned {
     }
 }
 
-async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr) {
-    let Some(socket) = bind(&worker, &slot, address).await else { return };
+async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr, opening: Option<Rc<Opening>>) {
+    let Some(socket) = bind(&worker, &slot, address, opening).await else { return };
     // Declared first, so that it is dropped after the socket is closed.
     let returned = Returned(worker.clone(), address);
     let socket = socket;
@@ -433,7 +448,12 @@ async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr) {
     drop(returned);
 }
 
-async fn bind(worker: &Rc<Worker>, slot: &Rc<Slot>, address: SocketAddr) -> Option<TcpListener> {
+async fn bind(
+    worker: &Rc<Worker>,
+    slot: &Rc<Slot>,
+    address: SocketAddr,
+    mut opening: Option<Rc<Opening>>,
+) -> Option<TcpListener> {
     let mut counted = false;
     let socket = loop {
         let (options, name) = {
@@ -457,6 +477,7 @@ async fn bind(worker: &Rc<Worker>, slot: &Rc<Slot>, address: SocketAddr) -> Opti
                 }
             }
         }
+        drop(opening.take()); // counted as unbound now
         tokio::select! {
             () = slot.stop.cancelled() => break None,
             () = tokio::time::sleep(REBIND) => {}
@@ -468,8 +489,16 @@ async fn bind(worker: &Rc<Worker>, slot: &Rc<Slot>, address: SocketAddr) -> Opti
     socket
 }
 
-async fn accept_unix(worker: Rc<Worker>, slot: Rc<Slot>, path: Arc<str>, mode: Option<u32>) {
-    let socket = match bind_unix(&path, mode) {
+async fn accept_unix(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    path: Arc<str>,
+    mode: Option<u32>,
+    opening: Option<Rc<Opening>>,
+) {
+    let bound = bind_unix(&path, mode);
+    drop(opening);
+    let socket = match bound {
         Ok(socket) => socket,
         // Other workers of this process share the path: one of them serves it.
         Err(error) => return tracing::debug!(%path, %error, "Unix listener not bound by this worker"),

@@ -180,7 +180,7 @@ async fn run(setup: Setup, tables: Arc<Tables>) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (draining, over) = (worker.setup.drain.begun(), worker.setup.drain.over());
     tokio::pin!(draining, over);
-    let (mut drained, mut listening) = (false, false);
+    let mut drained = false;
     // The first value is there already; a listener must not wait for the second.
     live.mark_changed();
     loop {
@@ -199,10 +199,6 @@ async fn run(setup: Setup, tables: Arc<Tables>) {
                 worker.follow(now);
                 if !drained {
                     listeners.follow();
-                    if !listening && !worker.live().config.listeners.is_empty() {
-                        listening = true;
-                        worker.setup.own.listening.add(1);
-                    }
                 }
             }
             _ = sweep.tick() => {

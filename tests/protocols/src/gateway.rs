@@ -76,11 +76,11 @@ impl Gateway {
             .stderr(Stdio::inherit())
             .kill_on_drop(true);
         let gateway = Self { child: command.spawn()?, admin };
-        for _ in 0..400 {
+        for _ in 0..2_000 {
             if matches!(gateway.ask("/ready").await, Ok((200, _))) {
                 return Ok(gateway);
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         bail!("the gateway was never ready")
     }

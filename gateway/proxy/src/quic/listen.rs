@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codec::serve_http3,
     inbound::Inbound,
-    listen::{Entered, Limits, Slot},
+    listen::{Entered, Limits, Opening, Slot},
     net::bound::Options,
     tls::peer,
     worker::Worker,
@@ -43,12 +43,13 @@ const MOST: u32 = 1024;
 const WAITING: u64 = 4 << 20;
 
 /// Listens until the listener is stopped and its connections have ended.
-pub(crate) async fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr) {
+pub(crate) async fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr, mut opening: Option<Rc<Opening>>) {
     let mut unbound = Unbound { worker: worker.clone(), counted: false };
     while !slot.stopped().is_cancelled() {
         match open(&worker, &slot, address) {
             Ok(endpoint) => {
                 unbound.bound();
+                drop(opening.take());
                 let _returned = Returned(worker.clone(), address);
                 serve(&worker, &slot, address, &endpoint).await;
                 // Nobody new, and those who are there end in their own time.
@@ -60,6 +61,7 @@ pub(crate) async fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAd
             }
             Err(error) => unbound.failed(&slot, address, &error),
         }
+        drop(opening.take());
         tokio::select! {
             () = slot.stopped().cancelled() => {}
             () = sleep(REBIND) => {}

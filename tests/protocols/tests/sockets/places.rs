@@ -1,7 +1,10 @@
-//! Other places than IPv4: Unix sockets and IPv6, on either side.
+//! Where a gateway listens: when it does, and other places than IPv4, which are Unix sockets and IPv6, on either side.
 
 use crate::{GATEWAY, serve, sink::Sink};
-use std::path::Path;
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tombolo_controlplane_api::{
     util::pack_any,
@@ -37,6 +40,19 @@ fn behind(path: &Path, recorder: &Recorder) {
             });
         }
     });
+}
+
+/// More listeners than can be opened between a `/ready` that is believed and a connection.
+const MANY: usize = 400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_told_that_it_is_ready_can_connect() {
+    let places: Vec<SocketAddr> = (0..MANY).map(|_| free().unwrap()).collect();
+    let resources = places.iter().map(|at| pack_any(resources::tcp_listener(&at.to_string(), *at, "none")));
+    let (_gateway, _ads) = serve(resources.collect()).await;
+    for at in places {
+        TcpStream::connect(at).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,11 +124,10 @@ async fn nobody_is_served_without_what_was_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_is_served_and_reached() {
-    let Ok(probe) = std::net::TcpListener::bind("[::1]:0") else {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
         return world::left_out("this machine has no IPv6").unwrap();
-    };
-    let at = probe.local_addr().unwrap();
-    drop(probe);
+    }
+    let at = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), free().unwrap().port());
     let sink = Sink::at("[::1]:0").await;
     let mut told = resources::raw_cluster("told", resources::tcp_address(sink.address));
     told.transport_socket = resources::proxy_socket(Version::V1);
@@ -129,7 +144,7 @@ async fn every_address_of_ipv6_is_not_every_address_of_ipv4_unless_that_is_asked
     }
     let recorder = Recorder::http1().await.unwrap();
     let listener = |name: &str, port: u16, compat: bool| {
-        let at: std::net::SocketAddr = format!("[::]:{port}").parse().unwrap();
+        let at = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let mut listener = resources::http_listener(name, at, resources::manager("origin"));
         let place = listener.address.as_mut().and_then(|address| address.address.as_mut());
         let Some(address::Address::SocketAddress(place)) = place else { panic!("no address") };
