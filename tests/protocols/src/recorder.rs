@@ -1,6 +1,8 @@
 //! A server behind the gateway that notes what arrives, exactly, and takes nothing that leaves a doubt.
 //!
 //! Its HTTP/1 is a reader of its own: what it cannot read in one way only, it notes as unclean. Its HTTP/2 is a library's.
+//! All its connections are served by one thread of its own, in turns: whoever was answered a few times knows that what
+//! had reached the server before was noted.
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    sync::oneshot,
 };
 
 /// What the server saw.
@@ -66,7 +68,8 @@ pub struct Recorder {
     /// Where it listens.
     pub address: SocketAddr,
     notes: Notes,
-    task: JoinHandle<()>,
+    /// Ends the thread when it is dropped.
+    _alive: oneshot::Sender<()>,
 }
 
 impl Recorder {
@@ -87,23 +90,20 @@ impl Recorder {
     }
 
     async fn start(version2: bool) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let notes = Notes::default();
         let shared = notes.clone();
-        let count = AtomicUsize::new(0);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (notes, number) = (shared.clone(), count.fetch_add(1, Ordering::Relaxed));
-                let _ = stream.set_nodelay(true);
-                if version2 {
-                    tokio::spawn(serve2(stream, notes));
-                } else {
-                    tokio::spawn(serve1(stream, notes, number));
+        let (_alive, over) = oneshot::channel::<()>();
+        let (say, address) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        std::thread::Builder::new().name("recorder".into()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    _ = over => {}
+                    () = serve(version2, shared, say) => {}
                 }
-            }
-        });
-        Ok(Self { address, notes, task })
+            });
+        })?;
+        Ok(Self { address: address.await??, notes, _alive })
     }
 
     /// Takes what was seen since the last time.
@@ -113,9 +113,22 @@ impl Recorder {
     }
 }
 
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.task.abort();
+async fn serve(version2: bool, notes: Notes, say: oneshot::Sender<std::io::Result<SocketAddr>>) {
+    let listener = match TcpListener::bind("127.0.0.1:0").await {
+        Ok(listener) => listener,
+        Err(error) => return drop(say.send(Err(error))),
+    };
+    if say.send(listener.local_addr()).is_err() {
+        return;
+    }
+    for number in 0.. {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let _ = stream.set_nodelay(true);
+        if version2 {
+            tokio::spawn(serve2(stream, notes.clone()));
+        } else {
+            tokio::spawn(serve1(stream, notes.clone(), number));
+        }
     }
 }
 

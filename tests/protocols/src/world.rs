@@ -116,6 +116,18 @@ impl Probe {
         ensure!(answer.as_ref().is_some_and(|a| a.status == 200 && a.body == b"ok"), "the other client got {answer:?}");
         Ok(())
     }
+
+    /// What the server saw of all that had reached it, apart from probes.
+    ///
+    /// # Errors
+    /// When a probe is not answered, or what arrived can be read in two ways or never ends.
+    pub async fn arrived(&mut self, recorder: &Recorder) -> Result<Arrived> {
+        // The server accepts, reads and notes in turns, and another request has to wait for each of them.
+        for _ in 0..3 {
+            self.ask().await?;
+        }
+        arrived(recorder).await
+    }
 }
 
 /// What a server saw of one case.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::TcpStream;
 use tombolo_tests_protocols::{
     wire1::Wire,
-    world::{Arrived, Place, Probe, World, arrived},
+    world::{Arrived, Place, Probe, World},
 };
 
 #[path = "../../../../gateway/http1/tests/corpus/mod.rs"]
@@ -57,8 +57,7 @@ impl Play<'_> {
         } else {
             drop(self.wire);
         }
-        probe.ask().await?;
-        let arrived = arrived(&self.place.recorder).await?;
+        let arrived = probe.arrived(&self.place.recorder).await?;
         judge(&self.case.outcomes, &self.forwarded, &arrived)
     }
 

@@ -4,7 +4,7 @@ use crate::GATEWAY;
 use anyhow::{Result, ensure};
 use tombolo_tests_protocols::{
     wire2::{self, DATA, END_STREAM, Fields, HEADERS, Wire2, fields, frame},
-    world::{Place, Probe, World, arrived},
+    world::{Arrived, Place, Probe, World},
 };
 
 /// What is sent after a head.
@@ -311,7 +311,8 @@ async fn play(place: &Place, probe: &mut Probe, case: &Case) -> Result<()> {
     wire.head(LAST, &probing, true).await;
     let last = wire.fate(LAST).await?;
     ensure!(last.status == Some(200) && wire.goaway.is_none(), "a stream later: {last:?}, {:?}", wire.goaway);
-    check(place, case, &wire).await
+    let arrived = probe.arrived(&place.recorder).await?;
+    check(case, &wire, &arrived)
 }
 
 fn encoded(then: &Then) -> Vec<u8> {
@@ -322,8 +323,7 @@ fn encoded(then: &Then) -> Vec<u8> {
     }
 }
 
-async fn check(place: &Place, case: &Case, wire: &Wire2) -> Result<()> {
-    let arrived = arrived(&place.recorder).await?;
+fn check(case: &Case, wire: &Wire2, arrived: &Arrived) -> Result<()> {
     let fate = wire.fates.get(&BAD).cloned().unwrap_or_default();
     let nothing = arrived.whole.is_empty() && arrived.broken.is_empty();
     match &case.fate {
@@ -364,8 +364,7 @@ async fn play_harshly(place: &Place, probe: &mut Probe, case: &Case) -> Result<(
     wire.until(reset).await?;
     ensure!(wire.ended || (reset(&wire) && !case.then.is_empty()), "{:?}", wire.fates);
     ensure!(wire.fates.values().all(|fate| fate.status.is_none()), "{:?}", wire.fates);
-    probe.ask().await?;
-    let arrived = arrived(&place.recorder).await?;
+    let arrived = probe.arrived(&place.recorder).await?;
     let seen: &[u8] = if let Fate::Late(seen) = case.fate { seen } else { b"" };
     let fine = match &arrived.whole[..] {
         [] => true,
