@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -105,8 +105,7 @@ fn analyze_names_object_field_and_place() {
 
 #[test]
 fn the_workload_answers_and_stops_on_request() {
-    // The port is free at this moment; nothing else on this machine asks for ephemeral ports of 127.0.0.77.
-    let at = TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
+    let at = tombolo_tests_kit::free();
     let command = tombolo()
         .args(["workload", "--name", "w", "--label", "app=w", "--listen", &at.to_string()])
         .stderr(Stdio::piped())

@@ -23,6 +23,7 @@ use tombolo_controlplane_server::{
     start,
 };
 use tombolo_federation_model::{ClusterId, NetworkId, SiteName, TrustDomain};
+use tombolo_tests_kit::free;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,15 +36,11 @@ struct Plan {
     admin: SocketAddr,
 }
 
-fn free_port() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 impl Plan {
     fn new(name: &'static str, dir: &TempDir) -> Self {
         let folder = dir.path().join(name);
         fs::create_dir_all(folder.join("manifests")).unwrap();
-        let [xds, plaintext, peering, admin] = [(); 4].map(|()| free_port());
+        let [xds, plaintext, peering, admin] = std::array::from_fn(|_| free());
         Self { name, folder, xds, plaintext, peering, admin }
     }
 

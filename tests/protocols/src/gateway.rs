@@ -3,17 +3,12 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
-use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
-    path::Path,
-    process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
+use tombolo_tests_kit::free;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -22,28 +17,6 @@ pub struct Gateway {
     /// Its admin interface.
     pub admin: SocketAddr,
 }
-
-/// An address with a TCP and UDP port that nobody has, and that neither the system nor this function will give to another
-/// test before it is used: below the ports that systems choose from, and each once.
-///
-/// # Errors
-/// When there is none.
-pub fn free() -> Result<SocketAddr> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..SPAN {
-        let turn = std::process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(LOWEST + turn % SPAN)?;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    bail!("no port is free")
-}
-
-/// Where ports for tests begin, and how many there are.
-const LOWEST: u32 = 22_000;
-const SPAN: u32 = 10_000;
 
 impl Gateway {
     /// Starts the program and waits until it serves what the control plane says.
@@ -66,7 +39,7 @@ impl Gateway {
     }
 
     async fn start(program: &Path, args: &[&str], workers: usize) -> Result<Self> {
-        let admin = free()?;
+        let admin = free();
         let mut command = Command::new(program);
         command
             .args(args)

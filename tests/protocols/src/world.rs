@@ -2,7 +2,7 @@
 
 use crate::{
     ads::Ads,
-    gateway::{Gateway, free},
+    gateway::Gateway,
     recorder::{Head, Recorder, Seen},
     resources,
     wire1::{PATIENCE, Wire},
@@ -14,6 +14,7 @@ use tombolo_controlplane_api::xds::{
     envoy::config::core::v3::Http2ProtocolOptions,
     google::protobuf::{Any, BoolValue},
 };
+use tombolo_tests_kit::free;
 
 /// One gateway with one worker before a server of each version: a listener for each.
 #[derive(Debug)]
@@ -55,8 +56,8 @@ impl World {
     /// # Errors
     /// When something does not start.
     pub async fn start(program: &str, gentle: bool) -> Result<Self> {
-        let one = Place { at: free()?, recorder: Recorder::http1().await? };
-        let two = Place { at: free()?, recorder: Recorder::http2().await? };
+        let one = Place { at: free(), recorder: Recorder::http1().await? };
+        let two = Place { at: free(), recorder: Recorder::http2().await? };
         let manager = |cluster| {
             let mut hcm = resources::manager(cluster);
             let gentle = gentle.then_some(BoolValue { value: true });

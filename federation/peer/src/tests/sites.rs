@@ -176,7 +176,8 @@ impl Site {
             credentials: own,
             trust: Trust::new(trusted),
         };
-        let listener = TcpListener::bind(with.listen.unwrap_or(([127, 0, 0, 1], 0).into())).await.unwrap();
+        // A site that ends and comes back must find its place as it left it.
+        let listener = TcpListener::bind(with.listen.unwrap_or_else(tombolo_tests_kit::free)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let peers = Some(start(local, with.peers, Some(listener), out));
         let site = Self {

@@ -6,7 +6,7 @@ use super::{
     sites::{LEASE, Site, Start, cluster, domain, identity, key, name, network, peer, services, trust},
 };
 use crate::{Link, Settings};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tombolo_federation_model::{Health, Host, Identity, Labels, Subsets, TlsMode};
 use tombolo_federation_registry::{MergedService, Millis};
 
@@ -244,13 +244,9 @@ async fn a_vanished_peer_is_noticed_within_its_lease_and_comes_back() {
 #[tokio::test]
 async fn two_sites_that_dial_each_other_settle_on_one_stream() {
     let world = World::new();
-    let free = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let probe = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = probe.local_addr().unwrap().port();
-    drop(probe);
-    let mut west = Site::start(world.start("west", vec![peer("east", Some(free(port)))], &["a"])).await;
-    let both =
-        Start { listen: Some(free(port)), ..world.start("east", vec![peer("west", Some(west.address))], &["x"]) };
+    let at = tombolo_tests_kit::free();
+    let mut west = Site::start(world.start("west", vec![peer("east", Some(at))], &["a"])).await;
+    let both = Start { listen: Some(at), ..world.start("east", vec![peer("west", Some(west.address))], &["x"]) };
     let mut east = Site::start(both).await;
     east.until("data", |site| site.endpoints("a") == 1).await;
     west.until("data", |site| site.endpoints("x") == 1).await;

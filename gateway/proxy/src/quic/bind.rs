@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn the_kernel_delivers_by_id() {
         let udp = Udp::new(3);
-        let probe = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = probe.local_addr().unwrap();
+        let address = tombolo_tests_kit::free();
+        let probe = UdpSocket::bind(address).unwrap();
         assert_eq!(udp.take(address, Options::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(probe);
         let mut taken: Vec<Taken> = (0..3).map(|_| udp.take(address, Options::default()).unwrap()).collect();

@@ -163,11 +163,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_says_so() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
         let target = Target {
-            peer: Peer::Tcp(address),
+            peer: Peer::Tcp(tombolo_tests_kit::free()),
             tls: None,
             offer: Offer::Http1,
             proxy: None,

@@ -74,7 +74,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_address_is_passed_over() {
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let closed = tombolo_tests_kit::free();
         let list = [closed, open.local_addr().unwrap()];
         assert_eq!(connect(&list, None, None).await.unwrap().peer_addr().unwrap(), list[1]);
         assert!(connect(&[closed, closed], None, None).await.is_err());

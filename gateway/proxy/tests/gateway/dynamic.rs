@@ -6,7 +6,7 @@ use crate::{
     client::{get, get_host},
     http::simple,
     origin::Origin,
-    process::{Gateway, Options, eventually, free},
+    process::{Gateway, Options, eventually},
 };
 use std::{net::SocketAddr, time::Duration};
 use tombolo_controlplane_api::util::pack_any;
@@ -23,6 +23,7 @@ use tombolo_controlplane_api::xds::{
     },
     google::protobuf as pb,
 };
+use tombolo_tests_kit::free;
 
 fn aborting(status: u32) -> core::TypedExtensionConfig {
     let abort = fault::FaultAbort {

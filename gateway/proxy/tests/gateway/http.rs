@@ -5,7 +5,7 @@ use crate::{
     build::{self, action, cluster, duration, endpoints, hcm, http_chain, listener, routes, to},
     client::{Connection, get, get_host},
     origin::Origin,
-    process::{Gateway, Options, eventually, free},
+    process::{Gateway, Options, eventually},
 };
 use bytes::Bytes;
 use http::Request;
@@ -15,6 +15,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tombolo_tests_kit::free;
 
 /// One listener with one route to one origin.
 pub async fn simple(origin: &Origin, change: impl FnOnce(&Ads, SocketAddr)) -> (Ads, Gateway, SocketAddr) {

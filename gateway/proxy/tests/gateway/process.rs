@@ -1,21 +1,12 @@
 //! A gateway process and a way to wait for what it says.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 use tokio::process::{Child, Command};
+use tombolo_tests_kit::free;
 
 pub struct Gateway {
     child: Child,
     pub admin: SocketAddr,
-}
-
-/// A port that nobody listens on.
-pub fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 pub struct Options<'a> {

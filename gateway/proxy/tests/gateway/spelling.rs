@@ -3,7 +3,7 @@
 use crate::{
     ads::Ads,
     build::{cluster, endpoints, hcm, http_chain, listener, routes, to},
-    process::{Gateway, Options, free},
+    process::{Gateway, Options},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,6 +27,7 @@ use tombolo_controlplane_api::{
         },
     },
 };
+use tombolo_tests_kit::free;
 
 fn as_spelled() -> Http1ProtocolOptions {
     let formatter = TypedExtensionConfig {

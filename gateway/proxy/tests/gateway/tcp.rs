@@ -4,12 +4,13 @@ use crate::{
     ads::Ads,
     build::{cluster, endpoints, listener, tcp_chain},
     origin::Origin,
-    process::{Gateway, Options, free},
+    process::{Gateway, Options},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tombolo_tests_kit::free;
 
 #[tokio::test]
 async fn bytes_pass_and_halves_close_apart() {

@@ -6,7 +6,7 @@ use crate::{
     client::{Connection, Got},
     http::simple,
     origin::Origin,
-    process::{Gateway, Options, eventually, free},
+    process::{Gateway, Options, eventually},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::{
@@ -48,6 +48,7 @@ use tombolo_controlplane_api::{
         r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
     },
 };
+use tombolo_tests_kit::free;
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,

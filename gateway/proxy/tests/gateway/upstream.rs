@@ -6,7 +6,7 @@ use crate::{
     client::{Connection, get, get_host},
     moody::{Moody, grpc_health},
     origin::Origin,
-    process::{Gateway, Options, eventually, free},
+    process::{Gateway, Options, eventually},
 };
 use std::{
     collections::BTreeMap,
@@ -54,6 +54,7 @@ use tombolo_controlplane_api::{
         google::protobuf::{UInt32Value, UInt64Value},
     },
 };
+use tombolo_tests_kit::free;
 
 fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })

@@ -6,8 +6,9 @@ use crate::{
     client::{get, get_host},
     http::simple,
     origin::Origin,
-    process::{Gateway, Options, eventually, free},
+    process::{Gateway, Options, eventually},
 };
+use tombolo_tests_kit::free;
 
 #[tokio::test]
 async fn both_variants_follow_changes() {

@@ -15,9 +15,9 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, listener, manager, to},
-    gateway::free,
     recorder::Recorder,
     wire1::Wire,
     world::arrived,
@@ -45,7 +45,7 @@ const EXPECTATIONS: &[&str] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn expectations_move_no_boundary() {
     let recorder = Recorder::http1().await.unwrap();
-    let at: [SocketAddr; 2] = std::array::from_fn(|_| free().unwrap());
+    let at: [SocketAddr; 2] = std::array::from_fn(|_| free());
     let door = |name, at, more| listener(name, at, &manager(json!([to("/", "ok")]), &[], &more), None);
     let listeners = [door("own", at[0], json!({})), door("passed", at[1], json!({"proxy_100_continue": true}))];
     let filed = Filed::start(GATEWAY, &listeners, &[cluster("ok", &[recorder.address])]).await.unwrap();
@@ -177,7 +177,7 @@ async fn early_answers_harm_no_other_request() {
         &["200", "417", "404", "500", "401", "100-417", "103-102-403", "100-100-200", "102-500", "close", "103-close"];
     for reads in [false, true] {
         let hasty = Hasty::start(reads).await;
-        let at: [SocketAddr; 2] = std::array::from_fn(|_| free().unwrap());
+        let at: [SocketAddr; 2] = std::array::from_fn(|_| free());
         let door = |name, at, more| listener(name, at, &manager(json!([to("/", "hasty")]), &[], &more), None);
         let listeners = [door("own", at[0], json!({})), door("passed", at[1], json!({"proxy_100_continue": true}))];
         let filed = Filed::start(GATEWAY, &listeners, &[cluster("hasty", &[hasty.address])]).await.unwrap();

@@ -5,9 +5,9 @@ use crate::GATEWAY;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, cluster2, listener, manager, to},
-    gateway::free,
     recorder::{Head, Recorder},
     wire1::Wire,
     world::arrived,
@@ -144,7 +144,7 @@ fn door(name: &str, at: SocketAddr, cluster: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn nominated_fields_hide_nothing() {
     let recorders = [Recorder::http1().await.unwrap(), Recorder::http2().await.unwrap()];
-    let at = [free().unwrap(), free().unwrap()];
+    let at = [free(), free()];
     let listeners = [door("one", at[0], "one"), door("two", at[1], "two")];
     let clusters = [cluster("one", &[recorders[0].address]), cluster2("two", &[recorders[1].address])];
     let filed = Filed::start(GATEWAY, &listeners, &clusters).await.unwrap();

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, filter, listener, manager, to, typed},
-    gateway::free,
     recorder::Recorder,
     wire1::Wire,
     world::arrived,
@@ -121,13 +121,13 @@ fn filters() -> Vec<Value> {
 
 impl World {
     async fn start() -> Self {
-        let at: [SocketAddr; 4] = std::array::from_fn(|_| free().unwrap());
+        let at: [SocketAddr; 4] = std::array::from_fn(|_| free());
         let recorder = Recorder::http1().await.unwrap();
         let slow = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clusters = [
             cluster("ok", &[recorder.address]),
             cluster("empty", &[]),
-            cluster("dead", &[free().unwrap()]),
+            cluster("dead", &[free()]),
             cluster("slow", &[slow.local_addr().unwrap()]),
         ];
         tokio::spawn(async move {

@@ -9,10 +9,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, listener, manager, to},
     flood,
-    gateway::free,
     recorder::Recorder,
     wire1::Wire,
     world::{Probe, arrived},
@@ -25,7 +25,7 @@ const MOST: u64 = 12 << 20;
 async fn crumbs_and_unread_answers_cost_little() {
     let recorder = Recorder::http1().await.unwrap();
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = free().unwrap();
+    let at = free();
     let routes = json!([to("/deaf", "deaf"), to("/probe", "ok"), to("/ok", "ok")]);
     let clusters = [cluster("ok", &[recorder.address]), cluster("deaf", &[deaf.local_addr().unwrap()])];
     let listeners = [listener("door", at, &manager(routes, &[], &json!({})), None)];

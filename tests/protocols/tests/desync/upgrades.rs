@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tombolo_controlplane_api::util::pack_any;
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
-    gateway::{Gateway, free},
+    gateway::Gateway,
     resources,
     scripted::Scripted,
     wire1::Wire,
@@ -45,7 +46,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let (at, origin) = (free().unwrap(), Scripted::start().await.unwrap());
+        let (at, origin) = (free(), Scripted::start().await.unwrap());
         let (gateway, _ads) = serve(vec![
             pack_any(resources::raw_cluster("origin", resources::tcp_address(origin.address))),
             resources::plain_listener("door", at, resources::tunnels("origin")),

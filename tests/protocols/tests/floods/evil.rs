@@ -10,10 +10,10 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, cluster2, listener, manager, to},
     flood::Honest,
-    gateway::free,
     recorder::Recorder,
     wire1::Wire,
     wire2::{
@@ -230,7 +230,7 @@ async fn ask(at: SocketAddr, path: &str) -> Result<bool> {
 
 async fn play(servers: Vec<Server>) {
     let recorder = Recorder::http1().await.unwrap();
-    let at = free().unwrap();
+    let at = free();
     let mut clusters = vec![cluster("ok", &[recorder.address])];
     let mut routes = vec![to("/probe", "ok")];
     for (number, server) in servers.iter().enumerate() {

@@ -4,10 +4,10 @@ use crate::GATEWAY;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::net::SocketAddr;
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     files::{Filed, cluster, cluster2, listener, manager, to},
     flood::{self, Honest},
-    gateway::free,
     origin::Origin,
     recorder::{Recorder, Seen},
     wire2::{
@@ -33,7 +33,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let (recorder, origin) = (Recorder::http1().await.unwrap(), Origin::start().await.unwrap());
-        let at = free().unwrap();
+        let at = free();
         // A malformed message ends its stream only: otherwise many floods would end with their first frame.
         let more = json!({"http2_protocol_options": {"override_stream_error_on_invalid_http_message": true}});
         let routes = json!([to("/large", "large"), to("/slow", "large"), to("/", "ok")]);

@@ -7,7 +7,8 @@ use super::{
 use bytes::Bytes;
 use http::{Method, Request};
 use tombolo_controlplane_api::util::pack_any;
-use tombolo_tests_protocols::{certificates::Authority, gateway::free, resources, scripted::Scripted, world};
+use tombolo_tests_kit::free;
+use tombolo_tests_protocols::{certificates::Authority, resources, scripted::Scripted, world};
 
 const POISON: &[u8] = b"GET /poison HTTP/1.1\r\nhost: poison\r\n\r\n";
 
@@ -28,7 +29,7 @@ const SCRIPTS: &[(&str, u16)] = &[
 async fn streams_carry_nothing_before_the_server_agreed() {
     let authority = Authority::new().unwrap();
     let own = authority.sign(&["localhost"]).unwrap();
-    let (at, origin) = (free().unwrap(), Scripted::start().await.unwrap());
+    let (at, origin) = (free(), Scripted::start().await.unwrap());
     let resources = vec![
         pack_any(resources::raw_cluster("origin", resources::tcp_address(origin.address))),
         resources::http3_listener("h3", at, resources::server_tls(&own, None), resources::tunnels("origin")),

@@ -7,10 +7,11 @@ mod early;
 mod serving;
 
 use tombolo_controlplane_api::xds::google::protobuf::Any;
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     ads::Ads,
     certificates::{Authority, Leaf},
-    gateway::{Gateway, free},
+    gateway::Gateway,
     origin::Origin,
     resources, world,
 };
@@ -39,7 +40,7 @@ impl World {
         let authority = Authority::new().unwrap();
         let own = authority.sign(&["localhost", "127.0.0.1"]).unwrap();
         let origin = Origin::start().await.unwrap();
-        let at = free().unwrap();
+        let at = free();
         let cluster = resources::http2_cluster("origin", origin.address);
         let resources = vec![cluster, listener(at, &own, &authority)];
         let (gateway, _ads) = world::serve(GATEWAY, workers, resources).await.unwrap();

@@ -16,13 +16,8 @@ use tombolo_controlplane_api::xds::{
     },
     google::protobuf::Any,
 };
-use tombolo_tests_protocols::{
-    ads::Ads,
-    certificates::Authority,
-    gateway::{Gateway, free},
-    origin::Origin,
-    resources, world,
-};
+use tombolo_tests_kit::free;
+use tombolo_tests_protocols::{ads::Ads, certificates::Authority, gateway::Gateway, origin::Origin, resources, world};
 
 /// A gateway with one worker for these resources.
 async fn serve(resources: Vec<Any>) -> (Gateway, Ads) {
@@ -157,7 +152,7 @@ async fn routes_can_offer_http3_beside_others() {
     let authority = Authority::new().unwrap();
     let own = authority.sign(&["localhost"]).unwrap();
     let origin = Origin::start().await.unwrap();
-    let at = free().unwrap();
+    let at = free();
     let mut hcm = resources::manager("origin");
     if let Some(RouteSpecifier::RouteConfig(routes)) = &mut hcm.route_specifier {
         routes.response_headers_to_add = vec![HeaderValueOption {
@@ -197,7 +192,7 @@ async fn http3_is_spoken_towards_upstreams() {
     let authority = Authority::new().unwrap();
     let own = authority.sign(&["localhost", "127.0.0.1"]).unwrap();
     let origin = Origin::start().await.unwrap();
-    let (front, plain, back, closed) = (free().unwrap(), free().unwrap(), free().unwrap(), free().unwrap());
+    let (front, plain, back, closed) = (free(), free(), free(), free());
     let (gateway, _ads) = serve(vec![
         resources::http2_cluster("origin", origin.address),
         resources::http3_cluster("back", back, "localhost", &authority.root),

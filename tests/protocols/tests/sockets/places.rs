@@ -16,10 +16,11 @@ use tombolo_controlplane_api::{
         google::protobuf::Any,
     },
 };
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     ads::Ads,
     certificates::Authority,
-    gateway::{Gateway, free},
+    gateway::Gateway,
     recorder::Recorder,
     resources::{self, pipe},
     wire1::Wire,
@@ -47,7 +48,7 @@ const MANY: usize = 400;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_told_that_it_is_ready_can_connect() {
-    let places: Vec<SocketAddr> = (0..MANY).map(|_| free().unwrap()).collect();
+    let places: Vec<SocketAddr> = (0..MANY).map(|_| free()).collect();
     let resources = places.iter().map(|at| pack_any(resources::tcp_listener(&at.to_string(), *at, "none")));
     let (_gateway, _ads) = serve(resources.collect()).await;
     for at in places {
@@ -61,7 +62,7 @@ async fn unix_sockets_are_served_and_reached() {
     let (door, origin) = (folder.path().join("door"), folder.path().join("origin"));
     let recorder = Recorder::http1().await.unwrap();
     behind(&origin, &recorder);
-    let place = Place { at: free().unwrap(), recorder };
+    let place = Place { at: free(), recorder };
     let mut http = resources::http_listener("door", place.at, resources::manager("origin"));
     http.address = Some(pipe(&door));
     let (gateway, _ads) = serve(vec![
@@ -85,7 +86,7 @@ async fn unix_sockets_are_served_and_reached() {
 async fn nobody_is_served_without_what_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let (door, origin) = (folder.path().join("door"), folder.path().join("origin"));
-    let at = free().unwrap();
+    let at = free();
     let listener = |change: &dyn Fn(&mut tombolo_controlplane_api::xds::envoy::config::listener::v3::Listener)| -> Any {
         let mut listener = resources::http_listener("door", at, resources::manager("origin"));
         listener.address = Some(pipe(&door));
@@ -127,7 +128,7 @@ async fn ipv6_is_served_and_reached() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         return world::left_out("this machine has no IPv6").unwrap();
     }
-    let at = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), free().unwrap().port());
+    let at = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), free().port());
     let sink = Sink::at("[::1]:0").await;
     let mut told = resources::raw_cluster("told", resources::tcp_address(sink.address));
     told.transport_socket = resources::proxy_socket(Version::V1);
@@ -151,7 +152,7 @@ async fn every_address_of_ipv6_is_not_every_address_of_ipv4_unless_that_is_asked
         place.ipv4_compat = compat;
         pack_any(listener)
     };
-    let (six, both, pair) = (free().unwrap().port(), free().unwrap().port(), free().unwrap().port());
+    let (six, both, pair) = (free().port(), free().port(), free().port());
     let four = format!("0.0.0.0:{pair}").parse().unwrap();
     let (_gateway, _ads) = serve(vec![
         resources::http1_cluster("origin", recorder.address),

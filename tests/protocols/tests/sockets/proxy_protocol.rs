@@ -23,9 +23,10 @@ use tombolo_controlplane_api::{
         google::protobuf::{BoolValue, Duration},
     },
 };
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     ads::Ads,
-    gateway::{Gateway, free},
+    gateway::Gateway,
     recorder::{Recorder, Seen},
     resources,
     wire1::{PATIENCE, Wire},
@@ -222,7 +223,7 @@ impl World {
     /// Servers are told by headers of this version.
     async fn start(version: Version) -> Self {
         let (sink, recorder) = (Sink::start().await, Recorder::http1().await.unwrap());
-        let at: [SocketAddr; 8] = std::array::from_fn(|_| free().unwrap());
+        let at: [SocketAddr; 8] = std::array::from_fn(|_| free());
         let mut cluster = resources::raw_cluster("told", resources::tcp_address(sink.address));
         cluster.transport_socket = resources::proxy_socket(version);
         let tcp = |place: usize| resources::tcp_listener(&format!("l{place}"), at[place], "told");

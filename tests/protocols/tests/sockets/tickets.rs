@@ -16,10 +16,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
     certificates::{Authority, Leaf},
     files::{Filed, cluster, listener, manager, to, typed},
-    gateway::free,
     recorder::Recorder,
     wire1::PATIENCE,
 };
@@ -112,7 +112,7 @@ fn listeners(at: [SocketAddr; 3], own: &Leaf, rules: &Rules, sign: &str) -> Vec<
 impl World {
     async fn start(own: Leaf, rules: &Rules) -> Self {
         let recorder = Recorder::http1().await.unwrap();
-        let at = [free().unwrap(), free().unwrap(), free().unwrap()];
+        let at = [free(), free(), free()];
         let clusters = vec![cluster("ok", &[recorder.address])];
         let filed = Filed::start(GATEWAY, &listeners(at, &own, rules, "turn-0"), &clusters).await.unwrap();
         Self { filed, at, own, clusters, turn: 0.into(), _recorder: recorder }

@@ -8,7 +8,8 @@ use tokio::{
     process::{Child, Command},
 };
 use tombolo_controlplane_api::xds::google::protobuf::Duration;
-use tombolo_tests_protocols::{certificates::Authority, gateway::free, peers, resources};
+use tombolo_tests_kit::free;
+use tombolo_tests_protocols::{certificates::Authority, peers, resources};
 
 const PACKAGES: &[&str] = &["websockets==17.4", "wsproto==1.3.2", "h2==4.4.1", "aioquic==1.3.0"];
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/websocket.py");
@@ -45,7 +46,7 @@ async fn independent_peers_talk_through_gateways() {
     };
     let mut impatient = manager("server");
     impatient.stream_idle_timeout = Some(Duration { seconds: 0, nanos: 300_000_000 });
-    let [one, pair, two, three, closed, idle] = std::array::from_fn(|_| free().unwrap());
+    let [one, pair, two, three, closed, idle] = std::array::from_fn(|_| free());
     let (gateway, _ads) = serve(vec![
         resources::http1_cluster("server", origin),
         resources::http2_cluster("second gateway", two),
