@@ -9,17 +9,18 @@ mod made;
 use anyhow::Result;
 use made::{Kind, Made};
 use prost::Message as _;
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio::sync::{broadcast, mpsc};
-use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::StreamExt as _;
 use tombolo_controlplane_api::xds::{
     envoy::service::discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
-        aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+        aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
     },
     google::{protobuf::Any, rpc::Status as Problem},
 };
-use tonic::{Request, Response, Status, Streaming};
+use tombolo_tests_kit::ads::{Discovery, Out, Speaker};
+use tonic::Streaming;
 
 /// What is to be served.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -63,7 +64,7 @@ pub(crate) async fn run(listen: SocketAddr, settings: Settings) -> Result<()> {
     let (changes, _) = broadcast::channel(16);
     let (answers, mut answered) = mpsc::channel(16);
     let service = Service { made: Made::new(settings), changes: changes.clone(), answers };
-    let server = AggregatedDiscoveryServiceServer::new(service).max_decoding_message_size(256 << 20);
+    let server = AggregatedDiscoveryServiceServer::new(Discovery(service)).max_decoding_message_size(256 << 20);
     let serving = tokio::spawn(tonic::transport::Server::builder().add_service(server).serve(listen));
     let (read, mut lines) = mpsc::channel(1);
     std::thread::spawn(move || {
@@ -93,33 +94,15 @@ pub(crate) async fn run(listen: SocketAddr, settings: Settings) -> Result<()> {
     Ok(())
 }
 
-type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Boxed<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Boxed<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let (send, receive) = mpsc::channel(16);
-        tokio::spawn(whole(self.clone(), request.into_inner(), send));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
+impl Speaker for Service {
+    async fn differences(self, requests: Streaming<DeltaDiscoveryRequest>, out: Out<DeltaDiscoveryResponse>) {
+        differences(self, requests, out).await;
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (send, receive) = mpsc::channel(16);
-        tokio::spawn(differences(self.clone(), request.into_inner(), send));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
+    async fn whole(self, requests: Streaming<DiscoveryRequest>, out: Out<DiscoveryResponse>) {
+        whole(self, requests, out).await;
     }
 }
-
-type Out<T> = mpsc::Sender<Result<T, Status>>;
 
 /// The delta protocol: what is asked for once, then what changes.
 async fn differences(

@@ -68,7 +68,7 @@ impl Scene<'_> {
     /// When the table has one that is none.
     pub fn put(&self, resource: &Value) {
         let filled = self.place.fill_json(resource);
-        self.world.ads.put(crate::resource::encode(&[filled]).expect("a resource of a table is one"));
+        crate::ads::put(&self.world.ads, crate::resource::encode(&[filled]).expect("a resource of a table is one"));
     }
 
     /// Plays what is not about one request.

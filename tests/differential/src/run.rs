@@ -1,6 +1,7 @@
 //! Playing scenarios on both sides at once.
 
 use crate::{
+    ads,
     backend::Backends,
     client::{self, Facts, Scene, plain_fields},
     compare::{Difference, differences},
@@ -46,8 +47,7 @@ impl Sides {
 
     fn refused(&self) -> Vec<(Who, String, String)> {
         let of = |world: &World| {
-            let refusals = world.ads.refusals.lock().expect("nobody panics with it");
-            refusals.iter().map(|(kind, reason)| (world.who, kind.clone(), reason.clone())).collect::<Vec<_>>()
+            world.ads.refusals().into_iter().map(|(kind, reason)| (world.who, kind, reason)).collect::<Vec<_>>()
         };
         [of(&self.envoy), of(&self.ours)].concat()
     }
@@ -174,7 +174,7 @@ async fn prepare<'a>(sides: &'a Sides, scenarios: &'a [Scenario]) -> Result<Vec<
         let places = sets.iter().map(|set| (set.scenario, &set.sides[n].1));
         let filled: Vec<Value> =
             places.flat_map(|(s, place)| s.resources.iter().map(|r| place.fill_json(r)).collect::<Vec<_>>()).collect();
-        world.ads.show(resource::encode(&filled)?);
+        ads::show(&world.ads, resource::encode(&filled)?);
     }
     wait_ready(sides, &sets).await?;
     Ok(sets)
@@ -305,7 +305,7 @@ async fn one(scene: Scene<'_>, scenario: &Scenario, case: &Case) -> (Facts, Vec<
     }
     tokio::time::sleep(Duration::from_millis(case.settle)).await;
     if scenario.wire {
-        let (wire, left) = scene.world.ads.heard(mark, scenario.name);
+        let (wire, left) = ads::heard(&scene.world.ads, mark, scenario.name);
         facts.insert("wire".into(), json!(wire));
         facts.insert("left".into(), json!(left));
     }

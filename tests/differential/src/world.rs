@@ -1,10 +1,14 @@
 //! One side of the test: a control plane, a proxy process and a folder. Owns the process and ends it.
 
-use crate::{ads::Ads, script::Scenario};
+use crate::{
+    ads::{self, Ads},
+    script::Scenario,
+};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::{
     fs::File,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -43,7 +47,7 @@ impl World {
         let pid = std::process::id();
         let ip = format!("127.{}.{}.{}", 100 + pid % 97, pid / 97 % 250, u32::from(salt) * 2 + last);
         let folder = tempfile::Builder::new().prefix("tombolo-diff-").tempdir()?;
-        let ads = Ads::start(&ip).await?;
+        let ads = ads::start(SocketAddr::new(ip.parse()?, 0)).await;
         let admin = format!("{ip}:9901");
         let mut command = match who {
             Who::Envoy => envoy(folder.path(), &ip, &ads, salt)?,

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use std::collections::BTreeSet;
 use tombolo_tests_differential::{
-    ads::Probe,
+    ads::{self, Probe},
     compare::{Difference, List},
     envoy,
     fuzz::{self, Mutant},
@@ -38,7 +38,7 @@ async fn offer(world: &World, mutant: &Mutant) -> Option<String> {
 }
 
 async fn open(world: &World) -> Result<()> {
-    world.ads.show(fuzz::base(&world.ip));
+    ads::show(&world.ads, fuzz::base(&world.ip));
     for _ in 0..400 {
         if tokio::net::TcpStream::connect((world.ip.as_str(), 7999)).await.is_ok() {
             return Ok(());

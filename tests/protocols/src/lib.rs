@@ -1,7 +1,6 @@
 //! What tests of protocols have in common: a control plane that says one thing, a gateway process, servers behind it, and
 //! programs of others as clients.
 
-pub mod ads;
 pub mod certificates;
 pub mod files;
 pub mod flood;

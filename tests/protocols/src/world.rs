@@ -1,7 +1,6 @@
 //! A gateway between hand-made clients and servers that note what arrives.
 
 use crate::{
-    ads::Ads,
     gateway::Gateway,
     recorder::{Head, Recorder, Seen},
     resources,
@@ -14,7 +13,7 @@ use tombolo_controlplane_api::xds::{
     envoy::config::core::v3::Http2ProtocolOptions,
     google::protobuf::{Any, BoolValue},
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 /// One gateway with one worker before a server of each version: a listener for each.
 #[derive(Debug)]
@@ -42,10 +41,11 @@ pub struct Place {
 /// # Errors
 /// When it refuses one of them or is not ready in time.
 pub async fn serve(program: &str, workers: usize, resources: Vec<Any>) -> Result<(Gateway, Ads)> {
-    let mut ads = Ads::start(resources).await?;
+    let ads = Ads::start().await;
+    ads.set_any(resources);
     let gateway = tokio::select! {
         gateway = Gateway::ready(Path::new(program), ads.address, workers) => gateway?,
-        refusal = ads.refusal() => bail!("refused: {refusal:?}"),
+        (kind, why) = ads.refused("") => bail!("{kind} was refused: {why}"),
     };
     Ok((gateway, ads))
 }

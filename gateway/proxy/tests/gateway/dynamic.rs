@@ -1,7 +1,6 @@
 //! Resources that come when they are needed, files instead of a control plane, and the admin interface.
 
 use crate::{
-    ads::Ads,
     build::{self, cluster, endpoints, hcm, http_chain, listener, routes, to},
     client::{get, get_host},
     http::simple,
@@ -23,7 +22,7 @@ use tombolo_controlplane_api::xds::{
     },
     google::protobuf as pb,
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 fn aborting(status: u32) -> core::TypedExtensionConfig {
     let abort = fault::FaultAbort {
@@ -66,11 +65,7 @@ async fn a_filter_comes_as_a_resource_of_its_own() {
         eventually("the new settings count", async || get(at, "/").await.unwrap().status == 451).await;
         let wrong = core::TypedExtensionConfig { name: "x".into(), typed_config: Some(pack_any(OnDemand::default())) };
         ads.set([("x", wrong)]);
-        let refusals = ads.refusals.clone();
-        eventually("another type is refused", async || {
-            refusals.lock().unwrap().iter().any(|(_, why)| why.contains("type_urls"))
-        })
-        .await;
+        ads.refused("type_urls").await;
         assert_eq!(get(at, "/").await.unwrap().status, 451, "the last good one stays");
     }
 }
@@ -150,8 +145,6 @@ async fn a_request_waits_for_its_virtual_host() {
     ads.set([("r/first", host("first"))]);
     ads.set([("l", listener("l", at, vec![http_chain(manager)]))]);
     let _gateway = Gateway::ready(&Options::new(ads.address)).await;
-    // Ready means configured; the socket follows at once, but on another thread.
-    eventually("the listener listens", async || tokio::net::TcpStream::connect(at).await.is_ok()).await;
     assert_eq!(get_host(at, "static", "/").await.status, 200);
     assert_eq!(get_host(at, "first", "/").await.status, 200);
     for _ in 0..3 {

@@ -2,7 +2,6 @@
 #![expect(deprecated, reason = "the older forms are what control planes send")]
 
 use crate::{
-    ads::Ads,
     build::{self, action, cluster, hcm, http_chain, listener, routes, to},
     client::{Connection, get},
     http::simple,
@@ -55,6 +54,7 @@ use tombolo_controlplane_api::{
         google::protobuf::{Any, BoolValue, UInt32Value},
     },
 };
+use tombolo_tests_kit::ads::Ads;
 
 fn filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter { name: name.into(), config_type: Some(ConfigType::TypedConfig(config)), ..Default::default() }

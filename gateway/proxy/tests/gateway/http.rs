@@ -1,7 +1,6 @@
 //! HTTP through the gateway.
 
 use crate::{
-    ads::Ads,
     build::{self, action, cluster, duration, endpoints, hcm, http_chain, listener, routes, to},
     client::{Connection, get, get_host},
     origin::Origin,
@@ -15,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 /// One listener with one route to one origin.
 pub async fn simple(origin: &Origin, change: impl FnOnce(&Ads, SocketAddr)) -> (Ads, Gateway, SocketAddr) {

@@ -3,7 +3,6 @@
 #![expect(deprecated, reason = "the older forms are what control planes send")]
 
 use crate::{
-    ads::Ads,
     build::{self, hcm, http_chain, listener, routes, to},
     client::{Connection, get},
     http::simple,
@@ -54,6 +53,7 @@ use tombolo_controlplane_api::{
         google::protobuf::{Any, BoolValue, Struct, UInt32Value, Value, value::Kind},
     },
 };
+use tombolo_tests_kit::ads::Ads;
 
 fn filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter { name: name.into(), config_type: Some(ConfigType::TypedConfig(config)), ..Default::default() }

@@ -1,11 +1,11 @@
 //! The gateway as a process, between real clients, real servers and a control plane of the test's own.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::type_complexity)]
 
-mod ads;
 mod build;
 mod client;
 mod dns;
 mod docs;
+mod issuing;
 mod moody;
 mod origin;
 mod process;

@@ -1,7 +1,6 @@
 //! How names of headers are spelled on their way.
 
 use crate::{
-    ads::Ads,
     build::{cluster, endpoints, hcm, http_chain, listener, routes, to},
     process::{Gateway, Options},
 };
@@ -27,7 +26,7 @@ use tombolo_controlplane_api::{
         },
     },
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 fn as_spelled() -> Http1ProtocolOptions {
     let formatter = TypedExtensionConfig {

@@ -1,7 +1,6 @@
 //! Bytes through the gateway.
 
 use crate::{
-    ads::Ads,
     build::{cluster, endpoints, listener, tcp_chain},
     origin::Origin,
     process::{Gateway, Options},
@@ -10,7 +9,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 #[tokio::test]
 async fn bytes_pass_and_halves_close_apart() {

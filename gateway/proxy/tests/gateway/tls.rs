@@ -1,10 +1,10 @@
 //! TLS: identities, names, and bytes that are not ours to read.
 
 use crate::{
-    ads::{Ads, Issuing},
     build::{self, cluster, endpoints, for_sni, hcm, http_chain, inspecting, listener, routes, to},
     client::{Connection, Got},
     http::simple,
+    issuing::Issuing,
     origin::Origin,
     process::{Gateway, Options, eventually},
 };
@@ -48,7 +48,7 @@ use tombolo_controlplane_api::{
         r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
     },
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -374,7 +374,7 @@ async fn certificates_are_fetched_used_and_renewed() {
         life: Duration::from_secs(4),
         issued: issued.clone(),
     };
-    let ads = Ads::start_secure(tonic::transport::Identity::from_pem(&control.chain, &control.key), issuing).await;
+    let ads = issuing.start(tonic::transport::Identity::from_pem(&control.chain, &control.key)).await;
     let origin = Origin::http1("a").await;
     let at = free();
     let context = DownstreamTlsContext {

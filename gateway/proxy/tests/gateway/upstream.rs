@@ -1,7 +1,6 @@
 //! Endpoints that come and go: health checks, outliers, fail-over, breakers, limits of connections.
 
 use crate::{
-    ads::Ads,
     build::{self, cluster, duration, endpoints, hcm, http_chain, listener, routes, to},
     client::{Connection, get, get_host},
     moody::{Moody, grpc_health},
@@ -54,7 +53,7 @@ use tombolo_controlplane_api::{
         google::protobuf::{UInt32Value, UInt64Value},
     },
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 
 fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
@@ -97,8 +96,8 @@ pub async fn behind(
 ) -> (Ads, Gateway, SocketAddr) {
     let ads = Ads::start().await;
     let at = free();
-    ads.put(clusters.into_iter().map(|c| (c.name.clone(), c)));
-    ads.put(loads.into_iter().map(|l| (l.cluster_name.clone(), l)));
+    ads.set(clusters.into_iter().map(|c| (c.name.clone(), c)));
+    ads.set(loads.into_iter().map(|l| (l.cluster_name.clone(), l)));
     ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
     ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
     let mut options = Options::new(ads.address);
@@ -172,9 +171,9 @@ async fn a_new_cluster_is_looked_at_before_it_serves() {
     let (ads, _gateway, at) = behind([cluster("a")], [endpoints("a", &[zero.address])], &[]).await;
     only(at, "zero").await;
     let b = checked(cluster("b"), http_check());
-    ads.put([cluster("a"), b].map(|c| (c.name.clone(), c)));
+    ads.set([cluster("a"), b].map(|c| (c.name.clone(), c)));
     let loads = [endpoints("a", &[zero.address]), endpoints("b", &[one.address, two.address])];
-    ads.put(loads.map(|l| (l.cluster_name.clone(), l)));
+    ads.set(loads.map(|l| (l.cluster_name.clone(), l)));
     ads.set([("r", routes("r", &[("*", vec![to("/", "b")])]))]);
     eventually("the new cluster serves", async || {
         let found = answers(at, 6).await;
@@ -340,7 +339,7 @@ async fn an_aggregate_fails_over_to_its_next_member() {
     only(at, "two").await;
     one.health.store(200, SeqCst);
     only(at, "one").await;
-    ads.put([("b".to_owned(), endpoints("b", &[])), ("c".to_owned(), endpoints("c", &[two.address]))]);
+    ads.set([("b".to_owned(), endpoints("b", &[])), ("c".to_owned(), endpoints("c", &[two.address]))]);
     one.health.store(500, SeqCst);
     only(at, "two").await;
 }
@@ -530,6 +529,6 @@ async fn requests_stay_in_their_zone() {
     // The whole fleet is in the west: half of it must go elsewhere.
     let loads =
         [in_zone("a", &[("east", &[one.address]), ("west", &[two.address])]), in_zone("own", &[("west", &own)])];
-    ads.put(loads.map(|load| (load.cluster_name.clone(), load)));
+    ads.set(loads.map(|load| (load.cluster_name.clone(), load)));
     both(at).await;
 }

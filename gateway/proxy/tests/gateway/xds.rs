@@ -1,14 +1,16 @@
 //! The gateway and its control plane.
 
 use crate::{
-    ads::Ads,
     build::{cluster, endpoints, hcm, http_chain, listener, routes, to},
     client::{get, get_host},
     http::simple,
     origin::Origin,
     process::{Gateway, Options, eventually},
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{
+    ads::{Ads, Settings},
+    free,
+};
 
 #[tokio::test]
 async fn both_variants_follow_changes() {
@@ -40,11 +42,7 @@ async fn a_bad_resource_is_refused_by_name_and_its_neighbours_serve() {
     ads.set([("a", cluster("a")), ("bad", bad), ("b", cluster("b"))]);
     ads.set([("a", endpoints("a", &[origin.address])), ("b", endpoints("b", &[origin.address]))]);
     ads.set([("r", routes("r", &[("*", vec![to("/", "b")])]))]);
-    let refusals = ads.refusals.clone();
-    eventually("the bad cluster is refused", async || {
-        refusals.lock().unwrap().iter().any(|(_, why)| why.contains("bad"))
-    })
-    .await;
+    ads.refused("bad").await;
     eventually("its neighbour serves", async || get(at, "/").await.unwrap().status == 200).await;
 }
 
@@ -56,13 +54,13 @@ async fn losing_the_control_plane_stops_change_not_traffic() {
     for _ in 0..20 {
         assert_eq!(get(at, "/").await.unwrap().status, 200);
     }
-    let back = Ads::start_at(address).await;
+    let back = Ads::start_at(address, Settings::default()).await;
     back.set([("a", cluster("a"))]);
     back.set([("a", endpoints("a", &[origin.address]))]);
     back.set([("r", routes("r", &[("new", vec![to("/", "a")])]))]);
     back.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
     eventually("the change after the reconnect is there", async || get_host(at, "old", "/").await.status == 404).await;
-    let openings = back.openings.lock().unwrap().clone();
+    let openings = back.openings();
     let clusters = openings.iter().find(|(t, _)| t.ends_with("Cluster")).unwrap();
     assert!(clusters.1.contains_key("a"), "what is held is said again: {openings:?}");
     drop(gateway);
@@ -99,7 +97,7 @@ async fn a_taken_port_is_waited_for() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = taken.local_addr().unwrap();
     let (ads, gateway, at) = simple(&origin, |_, _| {}).await;
-    ads.put([
+    ads.set([
         ("l".to_owned(), listener("l", at, vec![http_chain(hcm("r"))])),
         ("busy".to_owned(), listener("busy", busy, vec![http_chain(hcm("r"))])),
     ]);

@@ -10,7 +10,8 @@ mod small;
 mod upgrades;
 
 use tombolo_controlplane_api::xds::google::protobuf::Any;
-use tombolo_tests_protocols::{ads::Ads, gateway::Gateway, world};
+use tombolo_tests_kit::ads::Ads;
+use tombolo_tests_protocols::{gateway::Gateway, world};
 
 /// The program under test.
 const GATEWAY: &str = env!("CARGO_BIN_EXE_tombolo-protocols-gateway");

@@ -41,7 +41,7 @@ struct World {
     gateway: Gateway,
     at: SocketAddr,
     origin: Scripted,
-    _ads: tombolo_tests_protocols::ads::Ads,
+    _ads: tombolo_tests_kit::ads::Ads,
 }
 
 impl World {

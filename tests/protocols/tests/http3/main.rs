@@ -7,9 +7,8 @@ mod early;
 mod serving;
 
 use tombolo_controlplane_api::xds::google::protobuf::Any;
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 use tombolo_tests_protocols::{
-    ads::Ads,
     certificates::{Authority, Leaf},
     gateway::Gateway,
     origin::Origin,

@@ -16,8 +16,8 @@ use tombolo_controlplane_api::xds::{
     },
     google::protobuf::Any,
 };
-use tombolo_tests_kit::free;
-use tombolo_tests_protocols::{ads::Ads, certificates::Authority, gateway::Gateway, origin::Origin, resources, world};
+use tombolo_tests_kit::{ads::Ads, free};
+use tombolo_tests_protocols::{certificates::Authority, gateway::Gateway, origin::Origin, resources, world};
 
 /// A gateway with one worker for these resources.
 async fn serve(resources: Vec<Any>) -> (Gateway, Ads) {

@@ -16,9 +16,8 @@ use tombolo_controlplane_api::{
         google::protobuf::Any,
     },
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 use tombolo_tests_protocols::{
-    ads::Ads,
     certificates::Authority,
     gateway::Gateway,
     recorder::Recorder,
@@ -101,11 +100,12 @@ async fn nobody_is_served_without_what_was_asked_for() {
         listener.listener_filters = vec![resources::listener_filter(pack_any(ProxyProtocol::default()))];
     });
     for (resource, wanted) in [(tls, "no TLS over a Unix socket"), (header, "not over a Unix socket")] {
-        let mut ads = Ads::start(vec![resource]).await.unwrap();
+        let ads = Ads::start().await;
+        ads.set_any([resource]);
         let ready = Gateway::ready(Path::new(GATEWAY), ads.address, 1);
         tokio::pin!(ready);
         let refusal = tokio::select! {
-            refusal = ads.refusal() => refusal.unwrap(),
+            refusal = ads.refused(wanted) => refusal.1,
             _ = async { let _gateway = ready.as_mut().await; std::future::pending::<()>().await } => unreachable!(),
         };
         assert!(refusal.contains(wanted), "{refusal}");

@@ -23,9 +23,8 @@ use tombolo_controlplane_api::{
         google::protobuf::{BoolValue, Duration},
     },
 };
-use tombolo_tests_kit::free;
+use tombolo_tests_kit::{ads::Ads, free};
 use tombolo_tests_protocols::{
-    ads::Ads,
     gateway::Gateway,
     recorder::{Recorder, Seen},
     resources,
