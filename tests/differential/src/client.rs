@@ -1,18 +1,14 @@
 //! Clients: raw sockets that send the same bytes to both sides and write down what comes back.
 
 use crate::{
-    backend::{Stage, brief, provider},
+    backend::{Stage, brief},
     certs::certs,
     http1::{Duplex, Gone, Message, Wire},
     place::Place,
     script::{Case, Client, Piece, Step, Tls},
     world::World,
 };
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::{Value, json};
 use socket2::{SockRef, Socket};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -20,6 +16,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpStream, UnixStream},
 };
+use tombolo_tests_kit::trusting;
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -184,56 +181,14 @@ pub(crate) fn client_config(tls: &Tls) -> Arc<ClientConfig> {
         Some(_) => &[&rustls::version::TLS13],
         None => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
-        .expect("the provider has both versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone));
+    // Which certificate was shown is a fact, not a reason to leave.
+    let builder = trusting(versions);
     let mut config = match tls.certificate.map(|name| certs().of(name)) {
         Some(made) => builder.with_client_auth_cert(made.der(), made.key()).expect("a certificate made here"),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = tls.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     Arc::new(config)
-}
-
-/// Takes any certificate: which one was shown is a fact, not a reason to leave.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 struct Session<'a> {

@@ -48,7 +48,7 @@ use tombolo_controlplane_api::{
         r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
     },
 };
-use tombolo_tests_kit::{ads::Ads, free};
+use tombolo_tests_kit::{ads::Ads, free, trusting};
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -157,50 +157,14 @@ fn install() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// A client that believes anybody, since the names in a mesh are no DNS names.
-#[derive(Debug)]
-struct Trusting;
-
-impl rustls::client::danger::ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
 async fn https(
     at: SocketAddr,
     sni: &str,
     leaf: Option<&Leaf>,
     alpn: &[&str],
 ) -> Result<Got, Box<dyn std::error::Error + Send + Sync>> {
-    install();
-    let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Trusting));
+    // The names in a mesh are no DNS names.
+    let builder = trusting(rustls::DEFAULT_VERSIONS);
     let mut config = match leaf {
         Some(leaf) => {
             let (chain, key) = leaf.parts();
