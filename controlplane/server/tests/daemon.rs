@@ -25,7 +25,8 @@ use tombolo_controlplane_server::{
 use tombolo_federation_model::{ClusterId, NetworkId, SiteName, TrustDomain};
 use tombolo_tests_kit::free;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Plan {
     name: &'static str,
@@ -108,7 +109,8 @@ impl Daemon {
         let began = Instant::now();
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
-        assert!(began.elapsed() < Duration::from_secs(1), "stopping took {:?}", began.elapsed());
+        // Well under a second where nothing else runs; one that waits for its readers takes for ever.
+        assert!(began.elapsed() < Duration::from_secs(10), "stopping took {:?}", began.elapsed());
     }
 }
 
@@ -463,7 +465,7 @@ mod discovery {
         east.write("shop.yaml", &shop("storefront", "10.1.0.9"));
         proxy.until_endpoints(&["10.1.0.9"]).await;
         // The promise is well under a second; a loaded machine gets more here.
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         let shown =
             until(&east, "the proxy is in sync", |s| s.site.proxies.iter().any(|p| p.connected && p.synced)).await;
         assert_eq!((shown.site.proxies[0].nacked, shown.site.proxies[0].role.as_str()), (0, "sidecar"));

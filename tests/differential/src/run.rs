@@ -26,7 +26,7 @@ const AGAIN: u8 = 2;
 /// How long the last lines of the access logs are waited for, at least and at most.
 const LOGS: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(3));
 /// How long a side may take until it serves all listeners.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 
 /// Both sides.
 pub struct Sides {

@@ -3,7 +3,10 @@
 //! settled yet: `DIFFERENTIAL_MUTANTS=1200 DIFFERENTIAL_SEED=7 cargo test -p tombolo-tests-differential --test config -- --nocapture`.
 
 use anyhow::Result;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use tombolo_tests_differential::{
     ads::{self, Probe},
     compare::{Difference, List},
@@ -13,6 +16,8 @@ use tombolo_tests_differential::{
 };
 
 const OURS: Who = Who::Ours(env!("CARGO_BIN_EXE_tombolo-differential"));
+/// How long a side may take to answer or to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
 const SEED: u64 = 0x746f_6d62_6f6c_6f21;
 
 fn number(variable: &str) -> Option<u64> {
@@ -21,32 +26,31 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Offers a resource; what was taken is taken away again where it would stay.
 async fn offer(world: &World, mutant: &Mutant) -> Option<String> {
-    let probe = |body| Probe {
-        type_url: mutant.type_url.clone(),
-        content_url: mutant.content_url.clone(),
-        name: mutant.name.clone(),
-        body,
+    let ask = async |body| {
+        let (type_url, content_url) = (mutant.type_url.clone(), mutant.content_url.clone());
+        let probe = Probe { type_url, content_url, name: mutant.name.clone(), body };
+        let answered = tokio::time::timeout(PATIENCE, world.ads.probe(probe)).await;
+        answered.unwrap_or_else(|_| Err("silence".into()))
     };
-    let answer = match world.ads.probe(probe(Some(mutant.body.clone()))).await {
+    let answer = match ask(Some(mutant.body.clone())).await {
         Ok(answer) => answer,
         Err(error) => return Some(format!("no answer: {error}")),
     };
     if answer.is_none() && mutant.name != "fuzz" {
-        let _ = world.ads.probe(probe(None)).await;
+        let _ = ask(None).await;
     }
     answer
 }
 
 async fn open(world: &World) -> Result<()> {
     ads::show(&world.ads, fuzz::base(&world.ip));
-    for _ in 0..400 {
-        if tokio::net::TcpStream::connect((world.ip.as_str(), 7999)).await.is_ok() {
-            return Ok(());
-        }
+    let begun = Instant::now();
+    while tokio::net::TcpStream::connect((world.ip.as_str(), 7999)).await.is_err() {
         world.alive()?;
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        anyhow::ensure!(begun.elapsed() < PATIENCE, "{:?} did not take the base:\n{}", world.who, world.log());
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    anyhow::bail!("{:?} did not take the base:\n{}", world.who, world.log())
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,7 +78,7 @@ impl Envoy {
     /// # Errors
     /// When it is not within thirty seconds.
     pub fn wait(&mut self, what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !so() {
             if let Some(status) = self.agent.try_wait()? {
                 bail!("the agent ended with {status}:\n{}", self.log("agent.log"));

@@ -117,7 +117,7 @@ impl Drop for Federation {
     fn drop(&mut self) {
         // SIGTERM, so that it stops its own children; `kill` is part of every Linux machine.
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if matches!(self.process.try_wait(), Ok(Some(_))) {
                 return;

@@ -1,9 +1,13 @@
 //! Configurations as files: what Envoy's `static_resources` say in JSON, as short as a test needs it.
 
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, wire1::PATIENCE};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 
 const TYPES: &str = "type.googleapis.com/envoy.";
@@ -39,13 +43,12 @@ impl Filed {
         let (fresh, file) = (self.folder.path().join("fresh"), self.folder.path().join("gateway.json"));
         std::fs::write(&fresh, text(listeners, clusters))?;
         std::fs::rename(fresh, file)?;
-        for _ in 0..800 {
-            if self.gateway.ask("/config_dump").await?.1.contains(sign) {
-                return Ok(());
-            }
+        let begun = Instant::now();
+        while !self.gateway.ask("/config_dump").await?.1.contains(sign) {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{sign} was never served");
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        anyhow::bail!("{sign} was never served")
+        Ok(())
     }
 }
 

@@ -1,9 +1,15 @@
 //! A gateway process.
 
+use crate::wire1::PATIENCE;
 use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
-use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
@@ -22,7 +28,7 @@ impl Gateway {
     /// Starts the program and waits until it serves what the control plane says.
     ///
     /// # Errors
-    /// When it does not within ten seconds.
+    /// When it does not in time.
     pub async fn ready(program: &Path, xds: SocketAddr, workers: usize) -> Result<Self> {
         let xds = xds.to_string();
         let args = ["--xds", &xds, "--xds-mode", "sotw", "--node", "router~127.0.0.1~test.d~d.svc"];
@@ -32,7 +38,7 @@ impl Gateway {
     /// The same for what a file says.
     ///
     /// # Errors
-    /// When it does not serve that within ten seconds.
+    /// When it does not serve that in time.
     pub async fn of_file(program: &Path, file: &Path, workers: usize) -> Result<Self> {
         let file = file.to_string_lossy();
         Self::start(program, &["--config", &file], workers).await
@@ -48,14 +54,16 @@ impl Gateway {
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit())
             .kill_on_drop(true);
-        let gateway = Self { child: command.spawn()?, admin };
-        for _ in 0..2_000 {
-            if matches!(gateway.ask("/ready").await, Ok((200, _))) {
-                return Ok(gateway);
+        let mut gateway = Self { child: command.spawn()?, admin };
+        let begun = Instant::now();
+        while !matches!(gateway.ask("/ready").await, Ok((200, _))) {
+            if let Some(status) = gateway.child.try_wait()? {
+                bail!("the gateway ended with {status}");
             }
+            ensure!(begun.elapsed() < PATIENCE, "the gateway was never ready");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        bail!("the gateway was never ready")
+        Ok(gateway)
     }
 
     /// A page of the admin interface: status and text.
@@ -116,6 +124,6 @@ impl Gateway {
         if !asked.success() {
             bail!("it cannot be asked to stop");
         }
-        Ok(tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await??)
+        Ok(tokio::time::timeout(PATIENCE, self.child.wait()).await??)
     }
 }

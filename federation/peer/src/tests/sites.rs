@@ -236,7 +236,7 @@ impl Site {
 
     /// Takes in events until the condition holds.
     pub(crate) async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         while !holds(self) {
             // States have no event of their own: they are looked at every now and then.
             let event = tokio::time::timeout(Duration::from_millis(20), self.events.recv()).await;

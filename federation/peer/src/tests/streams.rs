@@ -33,7 +33,8 @@ impl World {
             credentials: self.authority(site).identity(&identity(site).to_string()),
             trust: trust(&[("east", &self.east_ca), ("west", &self.west_ca)]),
             services: services(site, exported),
-            lease_ms: 3_000,
+            // Longer than a busy machine leaves a test alone.
+            lease_ms: 30_000,
         }
     }
 
@@ -65,7 +66,7 @@ async fn both_sides_show_and_read() {
     assert_eq!(east.bundles, [(domain("west"), 4)]);
     let state = east.state("west");
     assert_eq!((state.link, state.services, state.endpoints, state.gateways), (Link::Connected, 2, 2, 1));
-    assert_eq!((state.out_of_remit, state.lease.stale_after), (0, 3_000));
+    assert_eq!((state.out_of_remit, state.lease.stale_after), (0, 30_000));
 }
 
 #[tokio::test]
@@ -213,7 +214,7 @@ async fn a_dead_peer_leaves_its_data_which_grow_stale() {
     east.until("data", |site| site.endpoints("a") == 1).await;
     west.shutdown().await;
     east.until("loss", |site| site.state("west").link != Link::Connected).await;
-    east.registry.tick(Millis(3_000));
+    east.registry.tick(Millis(30_000));
     east.registry.take_changes();
     assert!(east.registry.service(&key("a")).unwrap().endpoints[0].stale);
     east.registry.tick(Millis(LEASE.expire_after));
@@ -234,7 +235,8 @@ async fn a_vanished_peer_is_noticed_within_its_lease_and_comes_back() {
     relay.freeze(true);
     let frozen = std::time::Instant::now();
     east.until("silence", |site| site.state("west").reason.contains("silent for longer")).await;
-    assert!(frozen.elapsed() < Duration::from_secs(3));
+    // Nothing but the lease ends a silence as soon as that.
+    assert!(frozen.elapsed() < Duration::from_secs(12));
     west.until("silence", |site| site.state("east").link != Link::Connected).await;
     relay.freeze(false);
     west.publish("west", services("west", &["a", "b"]));

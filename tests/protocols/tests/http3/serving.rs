@@ -17,7 +17,9 @@ use tombolo_controlplane_api::xds::{
     google::protobuf::Any,
 };
 use tombolo_tests_kit::{ads::Ads, free};
-use tombolo_tests_protocols::{certificates::Authority, gateway::Gateway, origin::Origin, resources, world};
+use tombolo_tests_protocols::{
+    certificates::Authority, gateway::Gateway, origin::Origin, resources, wire1::PATIENCE, world,
+};
 
 /// A gateway with one worker for these resources.
 async fn serve(resources: Vec<Any>) -> (Gateway, Ads) {
@@ -68,7 +70,7 @@ async fn a_client_that_moves_keeps_its_connection() {
         client.get("/").await.unwrap();
         for _ in 0..4 {
             client.endpoint.rebind(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
-            let answered = tokio::time::timeout(Duration::from_secs(3), client.get("/")).await;
+            let answered = tokio::time::timeout(PATIENCE, client.get("/")).await;
             assert_eq!(&answered.unwrap().unwrap().body[..], b"hello");
         }
     }
@@ -109,7 +111,7 @@ async fn a_gateway_that_stops_finishes_what_it_began() {
     let World { gateway, _ads, _origin, .. } = world;
     let ended = tokio::spawn(gateway.terminate());
     // The idle one is told that no more is taken, and then that it is over.
-    let over = tokio::time::timeout(Duration::from_secs(5), idle.driver).await.unwrap().unwrap();
+    let over = tokio::time::timeout(PATIENCE, idle.driver).await.unwrap().unwrap();
     assert!(over.to_string().contains("0x100") || over.is_h3_no_error(), "{over}");
     send.send_data(Bytes::from_static(b"after")).await.unwrap();
     send.finish().await.unwrap();

@@ -14,7 +14,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tombolo_tests_kit::free;
 use tombolo_tests_protocols::{
@@ -123,7 +123,9 @@ impl World {
         let sign = format!("turn-{}-", self.turn.get());
         self.filed.change(&listeners(self.at, &self.own, rules, &sign), &self.clusters, &sign).await.unwrap();
         // It is served once answers say so: all listeners change as one.
+        let begun = Instant::now();
         while !said(self.at[2]).contains(&sign) {
+            assert!(begun.elapsed() < PATIENCE, "{sign} was never served");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
