@@ -44,6 +44,21 @@ fn install(packages: &[&str]) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// What a script of theirs printed: a line of JSON for each case, with `ok`, and one that says `end`. All are well, and at
+/// least as many as the script has.
+///
+/// # Panics
+/// When they are not.
+pub fn judge(output: &std::process::Output, least: usize) {
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let case = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?}: {error}\n{errors}"));
+    let cases: Vec<serde_json::Value> = text.lines().map(case).collect();
+    let failed: Vec<_> = cases.iter().filter(|case| case["ok"] != true).map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{} of {} cases failed: {failed:#?}\n{errors}", failed.len(), cases.len());
+    assert!(output.status.success() && cases.len() >= least, "{} cases, {}\n{errors}", cases.len(), output.status);
+    assert!(cases.last().is_some_and(|case| case["case"] == "end"), "it ended early\n{errors}");
+}
+
 /// The `target` folder in which this test was built.
 fn target_folder() -> Result<PathBuf> {
     let executable = std::env::current_exe()?;

@@ -179,6 +179,21 @@ pub fn filter(name: &str, config: protobuf::Any) -> Filter {
     Filter { name: name.into(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
 }
 
+pub fn http_filter(name: &str, config: protobuf::Any) -> HttpFilter {
+    HttpFilter {
+        name: name.into(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
+}
+
+/// A manager with these filters before the router.
+pub fn filtered(filters: Vec<HttpFilter>) -> HttpConnectionManager {
+    let mut own = hcm("r");
+    own.http_filters.splice(0..0, filters);
+    own
+}
+
 pub fn http_chain(hcm: HttpConnectionManager) -> FilterChain {
     FilterChain {
         filters: vec![filter("envoy.filters.network.http_connection_manager", pack_any(hcm))],

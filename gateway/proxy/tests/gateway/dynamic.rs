@@ -3,11 +3,11 @@
 use crate::{
     build::{self, cluster, endpoints, hcm, http_chain, listener, routes, to},
     client::{get, get_host},
-    http::simple,
+    http::{show, simple},
     origin::Origin,
-    process::{Gateway, Options, eventually},
+    process::{Gateway, Options, PATIENCE, eventually},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 use tombolo_controlplane_api::util::pack_any;
 use tombolo_controlplane_api::xds::{
     envoy::{
@@ -54,9 +54,7 @@ async fn a_filter_comes_as_a_resource_of_its_own() {
         };
         let mut manager = hcm("r");
         manager.http_filters.insert(0, place);
-        ads.set([("a", cluster("a"))]);
-        ads.set([("a", endpoints("a", &[origin.address]))]);
-        ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
+        show(&ads, at, origin.address);
         ads.set([("l", listener("l", at, vec![http_chain(manager)]))]);
         ads.set([("x", aborting(418))]);
         let _gateway = Gateway::ready(&Options { sotw, ..Options::new(ads.address) }).await;
@@ -139,8 +137,7 @@ async fn a_request_waits_for_its_virtual_host() {
         let one = routes("x", &[(domain, vec![to("/", "a")])]).virtual_hosts.remove(0);
         rt::VirtualHost { name: format!("r/{domain}"), ..one }
     };
-    ads.set([("a", cluster("a"))]);
-    ads.set([("a", endpoints("a", &[origin.address]))]);
+    show(&ads, at, origin.address);
     ads.set([("r", table)]);
     ads.set([("r/first", host("first"))]);
     ads.set([("l", listener("l", at, vec![http_chain(manager)]))]);
@@ -148,7 +145,7 @@ async fn a_request_waits_for_its_virtual_host() {
     assert_eq!(get_host(at, "static", "/").await.status, 200);
     assert_eq!(get_host(at, "first", "/").await.status, 200);
     for _ in 0..3 {
-        let answer = tokio::time::timeout(Duration::from_secs(10), get_host(at, "nobody", "/"));
+        let answer = tokio::time::timeout(PATIENCE, get_host(at, "nobody", "/"));
         let answer = answer.await.expect("who asks again is answered again");
         assert_eq!(answer.status, 404, "the control plane says that there is none");
     }
@@ -161,10 +158,7 @@ async fn runtime_layers_are_subscribed_to() {
     let origin = Origin::http1("a").await;
     let ads = Ads::start().await;
     let at = free();
-    ads.set([("a", cluster("a"))]);
-    ads.set([("a", endpoints("a", &[origin.address]))]);
-    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
-    ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
+    show(&ads, at, origin.address);
     let value = pb::Value { kind: Some(pb::value::Kind::NumberValue(7.0)) };
     let layer = pb::Struct { fields: [("upstream.weight".to_owned(), value)].into() };
     ads.set([("edge", Runtime { name: "edge".into(), layer: Some(layer) })]);
@@ -288,10 +282,7 @@ async fn a_damaged_state_is_not_served_and_not_fatal() {
     std::fs::write(state.path().join("last-good-config.pb"), b"tombolo-gateway-state-1\nnonsense").unwrap();
     let ads = Ads::start().await;
     let at = free();
-    ads.set([("a", cluster("a"))]);
-    ads.set([("a", endpoints("a", &[origin.address]))]);
-    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
-    ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
+    show(&ads, at, origin.address);
     let _gateway = Gateway::ready(&Options { state: Some(state.path()), ..Options::new(ads.address) }).await;
     assert_eq!(get(at, "/").await.unwrap().body, "a");
 }

@@ -2,7 +2,7 @@
 #![expect(deprecated, reason = "the older forms are what control planes send")]
 
 use crate::{
-    build::{self, action, cluster, hcm, http_chain, listener, routes, to},
+    build::{self, action, cluster, filtered, hcm, http_chain, http_filter, listener, routes, to},
     client::{Connection, get},
     http::simple,
     origin::Origin,
@@ -42,7 +42,7 @@ use tombolo_controlplane_api::{
                     rbac::v3::{Rbac, RbacPerRoute},
                 },
                 filters::network::http_connection_manager::v3::{
-                    HttpConnectionManager, HttpFilter, LocalReplyConfig, ResponseMapper, http_filter::ConfigType,
+                    HttpConnectionManager, HttpFilter, LocalReplyConfig, ResponseMapper,
                 },
                 filters::network::rbac::v3::Rbac as NetworkRbac,
             },
@@ -56,25 +56,17 @@ use tombolo_controlplane_api::{
 };
 use tombolo_tests_kit::ads::Ads;
 
-fn filter(name: &str, config: Any) -> HttpFilter {
-    HttpFilter { name: name.into(), config_type: Some(ConfigType::TypedConfig(config)), ..Default::default() }
-}
-
 fn library(config: Any) -> Option<TypedExtensionConfig> {
     Some(TypedExtensionConfig { name: "library".into(), typed_config: Some(config) })
 }
 
 fn compressor(name: &str, config: Any) -> HttpFilter {
-    filter(name, pack_any(Compressor { compressor_library: library(config), ..Default::default() }))
+    http_filter(name, pack_any(Compressor { compressor_library: library(config), ..Default::default() }))
 }
 
 /// A listener with these filters before the router.
 fn with(ads: &Ads, at: SocketAddr, filters: Vec<HttpFilter>) {
-    let mut own = hcm("r");
-    for (place, filter) in filters.into_iter().enumerate() {
-        own.http_filters.insert(place, filter);
-    }
-    managed(ads, at, own);
+    managed(ads, at, filtered(filters));
 }
 
 fn managed(ads: &Ads, at: SocketAddr, own: HttpConnectionManager) {
@@ -130,7 +122,7 @@ async fn compressed_requests_are_decompressed() {
     let origin = Origin::http1("a").await;
     let (_ads, _gateway, at) = simple(&origin, |ads, at| {
         let config = Decompressor { decompressor_library: library(pack_any(Gunzip::default())), ..Default::default() };
-        with(ads, at, vec![filter("d", pack_any(config))]);
+        with(ads, at, vec![http_filter("d", pack_any(config))]);
     })
     .await;
     let mut packed = Vec::new();
@@ -155,7 +147,7 @@ async fn grpc_web_clients_reach_grpc_servers() {
     let origin = Origin::http2("a").await;
     let (_ads, _gateway, at) = simple(&origin, |ads, at| {
         ads.set([("a", build::http2(cluster("a")))]);
-        with(ads, at, vec![filter("web", pack_any(GrpcWeb::default()))]);
+        with(ads, at, vec![http_filter("web", pack_any(GrpcWeb::default()))]);
     })
     .await;
     let request = |kind: &str, body: &'static [u8]| {
@@ -197,7 +189,7 @@ async fn requests_are_kept_back_until_they_are_complete() {
         free.typed_per_filter_config
             .insert("b".into(), pack_any(FilterConfig { disabled: true, ..Default::default() }));
         ads.set([("r", routes("r", &[("*", vec![free, small, to("/", "a")])]))]);
-        with(ads, at, vec![filter("b", pack_any(most(1000)))]);
+        with(ads, at, vec![http_filter("b", pack_any(most(1000)))]);
     })
     .await;
     let post = |path: &str, body: &str| asked(path, "", body);
@@ -234,7 +226,7 @@ async fn health_checks_are_answered_here() {
                 }],
                 ..Default::default()
             };
-            filter(name, pack_any(config))
+            http_filter(name, pack_any(config))
         };
         with(ads, at, vec![
             check("one", "/health", &[]),
@@ -341,7 +333,7 @@ async fn only_those_pass_who_may() {
         free.typed_per_filter_config.insert("rbac".into(), pack_any(RbacPerRoute::default()));
         ads.set([("r", routes("r", &[("*", vec![free, to("/", "a")])]))]);
         let rules = Rbac { rules: Some(denying("/private")), ..Default::default() };
-        with(ads, at, vec![filter("rbac", pack_any(rules))]);
+        with(ads, at, vec![http_filter("rbac", pack_any(rules))]);
     })
     .await;
     assert_eq!(get(at, "/public").await.unwrap().status, 200);

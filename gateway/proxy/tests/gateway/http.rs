@@ -16,14 +16,19 @@ use tokio::{
 };
 use tombolo_tests_kit::{ads::Ads, free};
 
-/// One listener with one route to one origin.
+/// Shows one listener with one route to one origin: `l`, `r` and `a`.
+pub fn show(ads: &Ads, at: SocketAddr, origin: SocketAddr) {
+    ads.set([("a", cluster("a"))]);
+    ads.set([("a", endpoints("a", &[origin]))]);
+    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
+    ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
+}
+
+/// A gateway that serves that, as far as the test changes nothing of it.
 pub async fn simple(origin: &Origin, change: impl FnOnce(&Ads, SocketAddr)) -> (Ads, Gateway, SocketAddr) {
     let ads = Ads::start().await;
     let at = free();
-    ads.set([("a", cluster("a"))]);
-    ads.set([("a", endpoints("a", &[origin.address]))]);
-    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
-    ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
+    show(&ads, at, origin.address);
     change(&ads, at);
     let gateway = Gateway::ready(&Options::new(ads.address)).await;
     (ads, gateway, at)
@@ -121,12 +126,12 @@ async fn a_failed_try_is_tried_again() {
 async fn slow_origins_time_out() {
     let origin = Origin::http1("a").await;
     let (_ads, _gateway, at) = simple(&origin, |ads, _| {
-        let mut route = to("/", "a");
+        let mut route = to("/sleep", "a");
         action(&mut route).timeout = Some(duration(Duration::from_millis(100)));
-        ads.set([("r", routes("r", &[("*", vec![route])]))]);
+        ads.set([("r", routes("r", &[("*", vec![route, to("/", "a")])]))]);
     })
     .await;
-    let got = get(at, "/sleep/5000").await.unwrap();
+    let got = get(at, "/sleep/100000").await.unwrap();
     assert_eq!((got.status, got.body.as_str()), (504, "upstream request timeout"));
     assert_eq!(get(at, "/").await.unwrap().status, 200);
 }

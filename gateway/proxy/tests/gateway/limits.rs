@@ -3,7 +3,7 @@
 #![expect(deprecated, reason = "the older forms are what control planes send")]
 
 use crate::{
-    build::{self, hcm, http_chain, listener, routes, to},
+    build::{self, filtered, hcm, http_chain, http_filter, listener, routes, to},
     client::{Connection, get},
     http::simple,
     origin::Origin,
@@ -35,7 +35,7 @@ use tombolo_controlplane_api::{
                         set_metadata::v3::{Config, Metadata},
                     },
                     network::{
-                        http_connection_manager::v3::{HttpFilter, http_filter::ConfigType},
+                        http_connection_manager::v3::{HttpConnectionManager, HttpFilter},
                         local_ratelimit::v3::LocalRateLimit as ConnectionRateLimit,
                     },
                 },
@@ -50,19 +50,13 @@ use tombolo_controlplane_api::{
                 v3::{FractionalPercent, TokenBucket},
             },
         },
-        google::protobuf::{Any, BoolValue, Struct, UInt32Value, Value, value::Kind},
+        google::protobuf::{BoolValue, Struct, UInt32Value, Value, value::Kind},
     },
 };
 use tombolo_tests_kit::ads::Ads;
 
-fn filter(name: &str, config: Any) -> HttpFilter {
-    HttpFilter { name: name.into(), config_type: Some(ConfigType::TypedConfig(config)), ..Default::default() }
-}
-
 fn with(ads: &Ads, at: SocketAddr, filters: Vec<HttpFilter>, logs: Vec<AccessLog>) {
-    let mut own = hcm("r");
-    own.http_filters.splice(0..0, filters);
-    own.access_log = logs;
+    let own = HttpConnectionManager { access_log: logs, ..filtered(filters) };
     ads.set([("l", listener("l", at, vec![http_chain(own)]))]);
 }
 
@@ -71,7 +65,7 @@ fn says_red() -> HttpFilter {
     let value = Value { kind: Some(Kind::StringValue("red".into())) };
     let value = Some(Struct { fields: [("colour".to_owned(), value)].into() });
     let metadata = vec![Metadata { metadata_namespace: "test".into(), value, ..Default::default() }];
-    filter("set", pack_any(Config { metadata, ..Default::default() }))
+    http_filter("set", pack_any(Config { metadata, ..Default::default() }))
 }
 
 fn colour_is(colour: &str) -> MetadataMatcher {
@@ -130,7 +124,7 @@ async fn what_a_filter_says_is_in_headers_logs_and_rules() {
         let anybody = Principal { identifier: Some(principal::Identifier::Any(true)) };
         let policy = Policy { permissions: vec![permission], principals: vec![anybody], ..Default::default() };
         let rules = RbacRules { action: 1, policies: [("p".to_owned(), policy)].into(), ..Default::default() };
-        filter("rbac", pack_any(Rbac { rules: Some(rules), ..Default::default() }))
+        http_filter("rbac", pack_any(Rbac { rules: Some(rules), ..Default::default() }))
     };
     with(&ads, at, vec![says_red(), rules("red")], Vec::new());
     crate::process::eventually("red is refused", async || get(at, "/").await.unwrap().status == 403).await;
@@ -161,7 +155,7 @@ async fn each_connection_has_its_own_limit() {
             local_rate_limit_per_downstream_connection: true,
             ..Default::default()
         };
-        with(ads, at, vec![filter("limit", pack_any(config))], Vec::new());
+        with(ads, at, vec![http_filter("limit", pack_any(config))], Vec::new());
     })
     .await;
     for _ in 0..2 {
@@ -181,7 +175,7 @@ async fn pages_of_other_origins_change_nothing() {
         with(
             ads,
             at,
-            vec![filter("csrf", pack_any(CsrfPolicy { filter_enabled: always(), ..Default::default() }))],
+            vec![http_filter("csrf", pack_any(CsrfPolicy { filter_enabled: always(), ..Default::default() }))],
             Vec::new(),
         );
     })

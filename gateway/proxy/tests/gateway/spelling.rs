@@ -1,7 +1,7 @@
 //! How names of headers are spelled on their way.
 
 use crate::{
-    build::{cluster, endpoints, hcm, http_chain, listener, routes, to},
+    build::{cluster, hcm, http_chain, listener},
     process::{Gateway, Options},
 };
 use tokio::{
@@ -67,9 +67,8 @@ async fn names_reach_the_other_side_as_they_were_spelled() {
     upstream
         .typed_extension_protocol_options
         .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(), pack_any(options));
+    crate::http::show(&ads, at, address);
     ads.set([("a", upstream)]);
-    ads.set([("a", endpoints("a", &[address]))]);
-    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
     let mut manager = hcm("r");
     manager.http_protocol_options = Some(as_spelled());
     ads.set([("l", listener("l", at, vec![http_chain(manager)]))]);

@@ -3,7 +3,7 @@
 use crate::{
     build::{self, cluster, endpoints, for_sni, hcm, http_chain, inspecting, listener, routes, to},
     client::{Connection, Got},
-    http::simple,
+    http::{show, simple},
     issuing::Issuing,
     origin::Origin,
     process::{Gateway, Options, eventually},
@@ -362,9 +362,7 @@ async fn certificates_are_fetched_used_and_renewed() {
         "ROOTCA",
         Secret { name: "ROOTCA".into(), r#type: Some(secret::Type::ValidationContext(spiffe(&[("east", &ca)]))) },
     )]);
-    ads.set([("a", cluster("a"))]);
-    ads.set([("a", endpoints("a", &[origin.address]))]);
-    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
+    show(&ads, at, origin.address);
     ads.set([("l", listener("l", at, vec![chain]))]);
     let files = tempfile::tempdir().unwrap();
     let (roots, token) = (files.path().join("roots.pem"), files.path().join("token"));

@@ -3,7 +3,7 @@
 use crate::{
     build::{cluster, endpoints, hcm, http_chain, listener, routes, to},
     client::{get, get_host},
-    http::simple,
+    http::{show, simple},
     origin::Origin,
     process::{Gateway, Options, eventually},
 };
@@ -72,10 +72,7 @@ async fn a_restart_without_control_plane_serves_from_disk() {
     let state = tempfile::tempdir().unwrap();
     let ads = Ads::start().await;
     let at = free();
-    ads.set([("a", cluster("a"))]);
-    ads.set([("a", endpoints("a", &[origin.address]))]);
-    ads.set([("r", routes("r", &[("*", vec![to("/", "a")])]))]);
-    ads.set([("l", listener("l", at, vec![http_chain(hcm("r"))]))]);
+    show(&ads, at, origin.address);
     let options = Options { state: Some(state.path()), ..Options::new(ads.address) };
     let gateway = Gateway::ready(&options).await;
     eventually("the state is written", async || {
@@ -94,8 +91,8 @@ async fn a_restart_without_control_plane_serves_from_disk() {
 #[tokio::test]
 async fn a_taken_port_is_waited_for() {
     let origin = Origin::http1("a").await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let busy = taken.local_addr().unwrap();
+    let busy = free();
+    let taken = std::net::TcpListener::bind(busy).unwrap();
     let (ads, gateway, at) = simple(&origin, |_, _| {}).await;
     ads.set([
         ("l".to_owned(), listener("l", at, vec![http_chain(hcm("r"))])),

@@ -55,6 +55,20 @@ impl World {
         Self { gateway, at, origin, _ads }
     }
 
+    /// Notes what went wrong with a case.
+    fn note(&self, wrong: &mut Vec<String>, case: &str, played: Result<()>) {
+        if let Err(error) = played {
+            wrong.push(format!("{case}: {error:#}"));
+            self.origin.forget();
+        }
+    }
+
+    /// Nothing went wrong, in the gateway either.
+    async fn end(self, wrong: Vec<String>) {
+        assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+        self.gateway.is_whole().await.unwrap();
+    }
+
     /// What the server may have heard: one request, and the poison only as bytes that it agreed to.
     fn judge(&self, agreed: bool) -> Result<()> {
         let heard = self.origin.heard();
@@ -101,14 +115,11 @@ async fn upgrades_carry_nothing_before_the_server_agreed() {
     let other = "GET /ask HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: connect-udp";
     for (script, status) in SCRIPTS {
         for head in [ask, other] {
-            if let Err(error) = version1(&world, head, script, *status).await {
-                wrong.push(format!("{head:?} {script}: {error:#}"));
-                world.origin.forget();
-            }
+            let played = version1(&world, head, script, *status).await;
+            world.note(&mut wrong, &format!("{head:?} {script}"), played);
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    world.gateway.is_whole().await.unwrap();
+    world.end(wrong).await;
 }
 
 /// Row 3: CONNECT, and a second request in the same segment.
@@ -124,13 +135,10 @@ async fn connect_carries_nothing_before_the_server_agreed() {
             "until-close close" => continue,
             _ => *status,
         };
-        if let Err(error) = version1(&world, "CONNECT origin.test:80 HTTP/1.1", script, status).await {
-            wrong.push(format!("{script}: {error:#}"));
-            world.origin.forget();
-        }
+        let played = version1(&world, "CONNECT origin.test:80 HTTP/1.1", script, status).await;
+        world.note(&mut wrong, script, played);
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    world.gateway.is_whole().await.unwrap();
+    world.end(wrong).await;
 }
 
 /// What nobody allowed to become something else, or what says that it has a body besides, brings no second request
@@ -189,15 +197,12 @@ async fn streams_carry_nothing_before_the_server_agreed() {
                 if !extended && script.starts_with("until-close") {
                     continue;
                 }
-                if let Err(error) = version2(&world, script, *status, extended, end).await {
-                    wrong.push(format!("{script} (extended {extended}, ends {end}): {error:#}"));
-                    world.origin.forget();
-                }
+                let played = version2(&world, script, *status, extended, end).await;
+                world.note(&mut wrong, &format!("{script} (extended {extended}, ends {end})"), played);
             }
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    world.gateway.is_whole().await.unwrap();
+    world.end(wrong).await;
 }
 
 async fn version2(world: &World, script: &str, status: u16, extended: bool, end: bool) -> Result<()> {

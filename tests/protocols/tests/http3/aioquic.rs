@@ -28,12 +28,7 @@ async fn play(more: &[&str], least: usize) -> Option<u64> {
         .output()
         .await
         .unwrap();
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let cases: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let failed: Vec<_> = cases.iter().filter(|case| case["ok"] != true).collect();
-    assert!(failed.is_empty(), "{} of {} cases failed: {failed:#?}\n{errors}", failed.len(), cases.len());
-    assert!(output.status.success() && cases.len() >= least, "{} cases, {}\n{errors}", cases.len(), output.status);
-    assert_eq!(cases.last().unwrap()["case"], "end");
+    peers::judge(&output, least);
     world.gateway.is_whole().await.unwrap();
     Some(world.gateway.most_memory().unwrap().saturating_sub(before))
 }
