@@ -8,9 +8,6 @@ pub mod cases;
 pub mod certs;
 pub mod client;
 pub mod compare;
-// The same file as in the other crate: a dependency would build the whole command for one function.
-#[path = "../../e2e/src/envoy.rs"]
-pub mod envoy;
 pub mod fuzz;
 pub mod http1;
 pub mod http2;

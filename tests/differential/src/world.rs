@@ -116,7 +116,7 @@ fn ours(path: &str, ads: &Ads, admin: &str) -> Command {
 fn envoy(folder: &Path, ip: &str, ads: &Ads, salt: u8) -> Result<Command> {
     let file = folder.join("bootstrap.json");
     std::fs::write(&file, serde_json::to_vec(&bootstrap(ip, ads))?)?;
-    let mut command = Command::new(crate::envoy::binary()?);
+    let mut command = Command::new(tombolo_tests_kit::peers::envoy()?);
     // Numbers keep several Envoys on one machine apart in shared memory.
     let base = (std::process::id() % 20_000) * 4 + 1_000_000 + u32::from(salt);
     command.arg("--config-path").arg(file).args(["--base-id", &base.to_string(), "--concurrency", "1"]);

@@ -10,10 +10,10 @@ use std::{
 use tombolo_tests_differential::{
     ads::{self, Probe},
     compare::{Difference, List},
-    envoy,
     fuzz::{self, Mutant},
     world::{Who, World},
 };
+use tombolo_tests_kit::peers;
 
 const OURS: Who = Who::Ours(env!("CARGO_BIN_EXE_tombolo-differential"));
 /// How long a side may take to answer or to begin.
@@ -55,8 +55,8 @@ async fn open(world: &World) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_take_and_refuse_the_same() -> Result<()> {
-    if envoy::left_out() {
-        eprintln!("left out, because {} is set", envoy::WITHOUT_PEERS);
+    if peers::left_out() {
+        eprintln!("left out, because {} is set", peers::WITHOUT_PEERS);
         return Ok(());
     }
     let count = number("DIFFERENTIAL_MUTANTS").and_then(|n| usize::try_from(n).ok()).unwrap_or(250);

@@ -3,7 +3,8 @@
 //! `DIFFERENTIAL_TIMES=n` plays them so often and counts, which tells a race from a difference.
 
 use anyhow::Result;
-use tombolo_tests_differential::{cases, compare::List, envoy, run, script::Scenario, world::Who};
+use tombolo_tests_differential::{cases, compare::List, run, script::Scenario, world::Who};
+use tombolo_tests_kit::peers;
 
 const OURS: Who = Who::Ours(env!("CARGO_BIN_EXE_tombolo-differential"));
 
@@ -20,8 +21,8 @@ fn wanted() -> Vec<Scenario> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_does_what_envoy_does() -> Result<()> {
-    if envoy::left_out() {
-        eprintln!("left out, because {} is set", envoy::WITHOUT_PEERS);
+    if peers::left_out() {
+        eprintln!("left out, because {} is set", peers::WITHOUT_PEERS);
         return Ok(());
     }
     let scenarios = wanted();

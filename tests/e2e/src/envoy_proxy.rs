@@ -1,6 +1,6 @@
 //! A stock Envoy under our control plane: `tombolo agent` beside it, a node of its own, and an end with the test.
 
-use crate::{envoy, federation::Federation};
+use crate::federation::Federation;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -51,7 +51,7 @@ impl Envoy {
         let log = File::create(running.folder.join("envoy.log"))?;
         // Numbers keep several Envoys on one machine apart in shared memory.
         let base_id = (std::process::id() % 30_000) * 2 + u32::from(stand.role == "router");
-        let envoy = Command::new(envoy::binary()?)
+        let envoy = Command::new(tombolo_tests_kit::peers::envoy()?)
             .args(["--config-path"])
             .arg(&bootstrap)
             .args([

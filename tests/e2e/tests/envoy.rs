@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tombolo_tests_e2e::{
-    envoy,
     envoy_proxy::{Envoy, Stand},
     federation::Federation,
     http,
 };
+use tombolo_tests_kit::peers;
 
 const TOMBOLO: &str = env!("CARGO_BIN_EXE_tombolo-e2e");
 
@@ -154,11 +154,11 @@ async fn inbound(federation: &Federation) -> Result<()> {
 
 #[tokio::test]
 async fn a_stock_envoy_serves_as_ingress_and_as_sidecar() -> Result<()> {
-    if envoy::left_out() {
-        eprintln!("left out, because {} is set", envoy::WITHOUT_PEERS);
+    if peers::left_out() {
+        eprintln!("left out, because {} is set", peers::WITHOUT_PEERS);
         return Ok(());
     }
-    envoy::binary()?;
+    peers::envoy()?;
     let federation = Federation::start(TOMBOLO, &["--loopback-base", "40"])?;
     for (mode, ip) in [("delta", "127.41.77.11"), ("sotw", "127.41.77.12")] {
         as_ingress(&federation, mode, ip).await?;

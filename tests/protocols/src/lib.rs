@@ -1,12 +1,11 @@
-//! What tests of protocols have in common: a control plane that says one thing, a gateway process, servers behind it, and
-//! programs of others as clients.
+//! What tests of protocols have in common: a gateway process, what it is told, servers behind it, and bytes as clients send
+//! them.
 
 pub mod certificates;
 pub mod files;
 pub mod flood;
 pub mod gateway;
 pub mod origin;
-pub mod peers;
 pub mod recorder;
 pub mod resources;
 pub mod scripted;

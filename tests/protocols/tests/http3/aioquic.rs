@@ -2,7 +2,7 @@
 
 use super::World;
 use tokio::process::Command;
-use tombolo_tests_protocols::peers;
+use tombolo_tests_kit::peers;
 
 /// The version that the script is written against.
 const PACKAGE: &str = "aioquic==1.3.0";

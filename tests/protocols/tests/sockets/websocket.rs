@@ -8,8 +8,8 @@ use tokio::{
     process::{Child, Command},
 };
 use tombolo_controlplane_api::xds::google::protobuf::Duration;
-use tombolo_tests_kit::free;
-use tombolo_tests_protocols::{certificates::Authority, peers, resources};
+use tombolo_tests_kit::{free, peers};
+use tombolo_tests_protocols::{certificates::Authority, resources};
 
 const PACKAGES: &[&str] = &["websockets==17.4", "wsproto==1.3.2", "h2==4.4.1", "aioquic==1.3.0"];
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/websocket.py");
