@@ -487,6 +487,10 @@ impl Assembly {
             } else {
                 self.extended.insert(Arc::clone(&name), fresh)
             };
+            let resolved = match self.config.listeners.get(&name) {
+                Some(before) => extend::keeping(resolved, before),
+                None => resolved,
+            };
             if let Some(before) = self.config.listeners.insert(name, resolved) {
                 self.release(&Needs::of_listener(sent.as_ref().unwrap_or(&before)));
             }

@@ -50,7 +50,7 @@ pub use lb::{
 };
 pub use listener::{
     Address, Cidr, Direction, FilterChain, FilterChainMatch, Listener, ListenerFilter, NetworkFilter,
-    ProxyProtocolSettings, QuicSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpTunnel, TcpWeight, Terminal,
+    ProxyProtocolSettings, QuicSettings, SourceType, TcpCluster, TcpHash, TcpProxy, TcpWeight, Terminal,
 };
 pub use load::{ClusterLoad, DropOverload, Endpoint, EndpointAddress, HealthStatus, LocalityEndpoints, Priority};
 pub use local_reply::{LocalReply, ReplyFormat, ReplyMapper};

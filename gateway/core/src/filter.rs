@@ -10,11 +10,13 @@ mod cors;
 mod csrf;
 mod fault;
 mod limit;
+mod places;
 
 pub use access::{Subject, allowed};
 pub use body::{BodyFilter, Leaving, Recode, Recodes, Web, enter, is_foreign_to_web, is_grpc_web, leave};
 pub use bucket::TokenBucket;
 pub(crate) use cors::CorsVerdict;
+pub use places::{Place, Places};
 
 use crate::{
     config::{ClusterWeight, FilterOverride, FilterOverrides},

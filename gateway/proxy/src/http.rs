@@ -49,7 +49,7 @@ pub(crate) async fn serve(inbound: Box<Inbound>, hcm: Arc<Hcm>, stream: Stream) 
         life: hcm.timeouts.max_connection,
         abrupt: false,
     };
-    handle.settle(&inbound.chain, limits);
+    handle.settle(limits);
     let Some((http2, stream)) = Box::pin(version(&hcm, stream, &handle)).await else { return };
     drop(handle);
     let (downstream, entered) = Downstream::new(*inbound, hcm, http2);

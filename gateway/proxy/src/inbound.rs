@@ -5,7 +5,7 @@
 
 use crate::{
     http,
-    listen::{Entered, Limits, Slot},
+    listen::{Entered, Limits, Signal, Slot},
     net::{
         proxy_protocol::{self, Parsed},
         sniff::{self, Hello, Sniffer, Tls},
@@ -19,7 +19,12 @@ use crate::{
 use bytes::BytesMut;
 use smallvec::SmallVec;
 use socket2::SockRef;
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpStream, UnixStream},
@@ -28,8 +33,10 @@ use tokio::{
 use tokio_rustls::StartHandshake;
 use tombolo_gateway_core::{
     chain::{self, Sniffed},
-    config::{FilterChain, Listener, ListenerFilter, Metadata, NetworkFilter, ProxyProtocolSettings, Terminal},
-    filter::{Subject, allowed},
+    config::{
+        Address, FilterChain, Listener, ListenerFilter, Metadata, NetworkFilter, ProxyProtocolSettings, Terminal,
+    },
+    filter::{Place, Subject, allowed},
     head::ConnInfo,
 };
 
@@ -79,12 +86,16 @@ pub(crate) fn accepted(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: Socket) {
         listener.name.clone(),
         Limits { head: Some(SILENT), ..Limits::default() },
     );
+    if slot.stopped().is_cancelled() {
+        // The others heard of it before this one was there.
+        entered.handle.tell(Signal::Last);
+    }
     let (worker, slot) = (worker.clone(), slot.clone());
     let guard = worker.setup.drain.guard();
     tokio::task::spawn_local(async move {
-        let _count = Count(worker.clone(), slot);
+        let _count = Count(worker.clone(), slot.clone());
         // Boxed: what it takes to get this far is much, and is not kept while the connection waits for requests.
-        let established = Box::pin(establish(worker, listener, entered, socket)).await;
+        let established = Box::pin(establish(worker, &slot, listener, entered, socket)).await;
         if let Some((inbound, stream)) = established {
             serve(inbound, stream).await;
         }
@@ -107,6 +118,7 @@ impl Drop for Count {
 /// Learns what a connection is and ends TLS, where the chain asks for it; `None` when it ended meanwhile.
 async fn establish(
     worker: Rc<Worker>,
+    slot: &Slot,
     listener: Arc<Listener>,
     entered: Entered,
     socket: Socket,
@@ -115,6 +127,7 @@ async fn establish(
         Socket::Unix(stream, pipe) => {
             let info = ConnInfo { unix: true, pipe, ..ConnInfo::default() };
             let chain = choose(&listener, &info, &Learned::default())?;
+            entered.handle.choose(&chain);
             return Some((Box::new(Inbound { worker, listener, chain, info, entered }), Stream::Unix(stream)));
         }
         Socket::Tcp(tcp, peer) => (tcp, peer),
@@ -136,15 +149,33 @@ async fn establish(
         () = std::future::poll_fn(|cx| handle.poll_close(cx)) => return None,
     };
     looked?;
+    // The listener may have changed meanwhile: what it said before counts for nobody who comes in now.
+    let listener = meant(&worker, slot.listener.borrow().clone(), local, info.local);
     let Some(chain) = choose(&listener, &info, &learned) else {
         tracing::debug!(listener = %listener.name, peer = ?info.remote, sni = %info.sni, "no filter chain for the connection");
         return None;
     };
+    entered.handle.choose(&chain);
     let inbound = Box::new(Inbound { worker, listener, chain, info, entered });
     if inbound.chain.tls.is_some() {
         return secure(inbound, fresh, learned).await;
     }
     Some((inbound, Stream::Tcp(Replay::with(fresh.ahead.freeze(), fresh.tcp))))
+}
+
+/// The listener of the place where the client was going, where the one that took it in looks for such and there is one.
+fn meant(worker: &Worker, by: Arc<Listener>, own: Option<SocketAddr>, to: Option<SocketAddr>) -> Arc<Listener> {
+    let Some(to) = to.filter(|to| by.use_original_dst && Some(*to) != own.map(unmap)) else { return by };
+    let live = worker.live();
+    let everywhere = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let at = |place: SocketAddr| {
+        let listens = |listener: &&Arc<Listener>| listener.addresses.contains(&Address::Socket(place));
+        live.config.listeners.iter().map(|(_, listener)| listener).find(listens).cloned()
+    };
+    at(to).or_else(|| at(SocketAddr::new(everywhere, to.port()))).filter(|other| other.quic.is_none()).unwrap_or(by)
 }
 
 /// IPv4 addresses that came in by an IPv6 socket are IPv4 addresses.
@@ -376,9 +407,7 @@ async fn handshake(inbound: &mut Inbound, fresh: &mut Fresh, learned: &mut Learn
 
 /// Hands the connection to what ends its chain.
 async fn serve(inbound: Box<Inbound>, stream: Stream) {
-    if !passes(&inbound) {
-        return;
-    }
+    let Some(_places) = Box::pin(admitted(&inbound)).await else { return };
     let chain = inbound.chain.clone();
     match &chain.terminal {
         Terminal::Http(hcm) => http::serve(inbound, hcm.clone(), stream).await,
@@ -386,11 +415,38 @@ async fn serve(inbound: Box<Inbound>, stream: Stream) {
     }
 }
 
-/// Whether the chain's filters let the connection pass.
-fn passes(inbound: &Inbound) -> bool {
-    inbound.chain.filters.iter().all(|filter| match filter {
+/// The places that the connection has in the filters of its chain, for as long as it lives; `None` when they do not let it
+/// pass. Who comes too late for a place may be kept waiting before that.
+pub(crate) async fn admitted(inbound: &Inbound) -> Option<Vec<Place>> {
+    let mut places = Vec::new();
+    let Some(full) = passes(inbound, &mut places) else { return Some(places) };
+    drop(places);
+    let delay = full?;
+    let handle = &inbound.entered.handle;
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
+    }
+    None
+}
+
+/// Whether a filter of the chain refuses the connection, and how long it is to be kept waiting then.
+fn passes(inbound: &Inbound, places: &mut Vec<Place>) -> Option<Option<Duration>> {
+    let mut delay = None;
+    let passes = inbound.chain.filters.iter().all(|filter| match filter {
         // Kept by what ends the chain.
-        NetworkFilter::MeshStats | NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(..) => true,
+        NetworkFilter::MeshStats | NetworkFilter::SniCluster => true,
+        NetworkFilter::ConnectionLimit(limit) => {
+            let place = limit.take();
+            if place.is_none() {
+                tracing::debug!(listener = %inbound.listener.name, "connection refused, its chain has as many as it may");
+                inbound.worker.setup.own.refused.add(1);
+                delay = limit.delay;
+            }
+            let taken = place.is_some();
+            places.extend(place);
+            taken
+        }
         NetworkFilter::LocalRateLimit(bucket, key, default) => {
             let live = inbound.worker.live();
             let on = if key.is_empty() { *default } else { live.config.runtime.boolean(key, *default) };
@@ -407,7 +463,8 @@ fn passes(inbound: &Inbound) -> bool {
         }
         // Its configuration did not come: without it nothing may pass.
         NetworkFilter::Discovered(_) => false,
-    })
+    });
+    (!passes).then_some(delay)
 }
 
 #[cfg(test)]

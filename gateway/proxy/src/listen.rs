@@ -3,12 +3,17 @@
 //! Owns accept loops. A listener that cannot be bound is tried again and never stops its neighbours. One that is removed
 //! or changed drains: what was accepted is finished, what waits in the kernel's queue is still taken in.
 
-use crate::{clock, inbound, net::bound::Options, worker::Worker};
+use crate::{
+    clock, inbound,
+    net::{bound::Options, socket},
+    worker::Worker,
+};
 use ahash::AHashMap;
 use std::{
     cell::{Cell, RefCell},
-    io,
+    fmt, io,
     net::SocketAddr,
+    path::Path,
     rc::Rc,
     sync::{
         Arc,
@@ -17,7 +22,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tombolo_gateway_core::config::{Address, FilterChain, Listener};
 
@@ -27,6 +32,8 @@ const REBIND: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_secs(30);
 /// A connection whose listener or chain is gone waits so long for its last request, as in Envoy.
 const DRAIN_TIME: Duration = Duration::from_secs(600);
+/// A connection that is told to finish because nothing happens on it has this long to do so.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// Accepting pauses for so long when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,6 +69,17 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// A connection that came in by this version of the listener has found its chain. One that is no longer there serves what
+    /// was begun, as if the connection had been there before.
+    pub(crate) fn choose(&self, by: &Arc<Listener>, chain: &Arc<FilterChain>, handle: &Handle) {
+        handle.choose(chain);
+        let now = self.listener.borrow();
+        let here = || now.chains.iter().chain(&now.default_chain).any(|new| **new == **chain);
+        if self.stop.is_cancelled() || !(Arc::ptr_eq(by, &now) || (same_but_chains(by, &now) && here())) {
+            handle.tell(Signal::Last);
+        }
+    }
+
     /// Says when nothing new is to be accepted.
     pub(crate) fn stopped(&self) -> &CancellationToken {
         &self.stop
@@ -190,9 +208,13 @@ impl Handle {
         self.late.get()
     }
 
-    /// It belongs to this chain from now on, and these clocks count.
-    pub(crate) fn settle(&self, chain: &Arc<FilterChain>, limits: Limits) {
+    /// It belongs to this chain from now on: when that goes, it is told.
+    pub(crate) fn choose(&self, chain: &Arc<FilterChain>) {
         *self.chain.borrow_mut() = Some(chain.clone());
+    }
+
+    /// It is served by its chain from now on, and these clocks count.
+    pub(crate) fn settle(&self, limits: Limits) {
         self.limits.set(limits);
         self.head_since.set(None);
         self.touch();
@@ -240,6 +262,11 @@ impl Handle {
                 || (self.signal.get() == Signal::Last && over(self.idle_since.get(), Some(DRAIN_TIME)))
             {
                 self.tell(if limits.abrupt { Signal::Close } else { Signal::Drain });
+                // Whoever takes nothing in cannot be told anything, either.
+                let deaf = limits.idle.map(|idle| idle.saturating_add(FAREWELL));
+                if self.signal.get() == Signal::Drain && over(self.idle_since.get(), deaf) {
+                    self.tell(Signal::Close);
+                }
             }
         }
         if over(self.opened, limits.life) {
@@ -307,13 +334,13 @@ impl Listeners {
         let wanted = &live.config.listeners;
         let opening = if wanted.is_empty() { None } else { self.opening.take() };
         let mut sockets = self.sockets.borrow_mut();
+        let mut gone = Vec::new();
         sockets.retain(|name, slot| {
             let now = wanted.get(name);
             let stays = now.is_some_and(|now| same_sockets(now, &slot.listener.borrow()));
             if !stays {
-                slot.stop.cancel();
-                let name = name.clone();
-                self.connections.tell(Signal::Last, |h| h.listener == name);
+                self.connections.tell(Signal::Last, |h| h.listener == *name);
+                gone.push(slot.clone());
             }
             stays
         });
@@ -327,6 +354,8 @@ impl Listeners {
                 }
             }
         }
+        // Last: at no moment does nobody listen where both the one that goes and the one that comes do.
+        gone.iter().for_each(|slot| slot.stop.cancel());
     }
 
     /// The same sockets with other contents: connections whose chain changed finish, the others go on, unless something else than
@@ -365,10 +394,12 @@ impl Listeners {
                     tokio::task::spawn_local(crate::quic::listen(worker, slot, *address, opening));
                 }
                 Address::Socket(address) => {
-                    tokio::task::spawn_local(accept_tcp(worker, slot, *address, opening));
+                    let first = take_tcp(&worker, &slot, *address);
+                    tokio::task::spawn_local(accept_tcp(worker, slot, *address, opening, first));
                 }
                 Address::Pipe(path, mode) => {
-                    tokio::task::spawn_local(accept_unix(worker, slot, path.clone(), *mode, opening));
+                    let first = worker.setup.bound.take_unix(path, *mode);
+                    tokio::task::spawn_local(accept_unix(worker, slot, (path.clone(), *mode), opening, first));
                 }
                 Address::Internal => {}
             }
@@ -425,8 +456,26 @@ impl Drop for Returned {
     }
 }
 
-async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr, opening: Option<Rc<Opening>>) {
-    let Some(socket) = bind(&worker, &slot, address, opening).await else { return };
+fn take_tcp(worker: &Worker, slot: &Slot, address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = slot.listener.borrow();
+    let options = Options {
+        transparent: listener.transparent,
+        freebind: listener.freebind,
+        ipv4_compat: listener.ipv4_compat,
+        backlog: listener.backlog,
+    };
+    worker.setup.bound.take(address, options)
+}
+
+async fn accept_tcp(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    address: SocketAddr,
+    opening: Option<Rc<Opening>>,
+    first: io::Result<TcpListener>,
+) {
+    let again = || take_tcp(&worker, &slot, address);
+    let Some(socket) = bind(&worker, &slot, &address, opening, first, again).await else { return };
     // Declared first, so that it is dropped after the socket is closed.
     let returned = Returned(worker.clone(), address);
     let socket = socket;
@@ -440,40 +489,36 @@ async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr, ope
             }
         }
     }
-    // Whoever already waits in the queue was promised a connection.
-    while let Some(Ok((stream, peer))) = now_or_never(socket.accept()) {
-        inbound::accepted(&worker, &slot, inbound::Socket::Tcp(stream, peer));
+    if let Ok(queue) = socket.into_std() {
+        socket::rest(|| {
+            let (stream, peer) = queue.accept()?;
+            stream.set_nonblocking(true)?;
+            inbound::accepted(&worker, &slot, inbound::Socket::Tcp(TcpStream::from_std(stream)?, peer));
+            Ok(())
+        });
     }
-    drop(socket);
     drop(returned);
 }
 
-async fn bind(
+/// A socket to accept from, tried for again and again; `None` when the listener is stopped before there is one.
+async fn bind<S>(
     worker: &Rc<Worker>,
     slot: &Rc<Slot>,
-    address: SocketAddr,
+    place: &impl fmt::Display,
     mut opening: Option<Rc<Opening>>,
-) -> Option<TcpListener> {
+    first: io::Result<S>,
+    again: impl Fn() -> io::Result<S>,
+) -> Option<S> {
     let mut counted = false;
+    let mut tried = first;
     let socket = loop {
-        let (options, name) = {
-            let listener = slot.listener.borrow();
-            (
-                Options {
-                    transparent: listener.transparent,
-                    freebind: listener.freebind,
-                    ipv4_compat: listener.ipv4_compat,
-                    backlog: listener.backlog,
-                },
-                listener.name.clone(),
-            )
-        };
-        match worker.setup.bound.take(address, options) {
+        match tried {
             Ok(socket) => break Some(socket),
             Err(error) => {
                 if !std::mem::replace(&mut counted, true) {
                     worker.setup.own.unbound.add(1);
-                    tracing::warn!(listener = %name, %address, %error, "listener not bound, trying again");
+                    let name = slot.listener.borrow().name.clone();
+                    tracing::warn!(listener = %name, address = %place, %error, "listener not bound, trying again");
                 }
             }
         }
@@ -482,6 +527,7 @@ async fn bind(
             () = slot.stop.cancelled() => break None,
             () = tokio::time::sleep(REBIND) => {}
         }
+        tried = again();
     };
     if counted {
         worker.setup.own.unbound.add(-1);
@@ -492,55 +538,36 @@ async fn bind(
 async fn accept_unix(
     worker: Rc<Worker>,
     slot: Rc<Slot>,
-    path: Arc<str>,
-    mode: Option<u32>,
+    (path, mode): (Arc<str>, Option<u32>),
     opening: Option<Rc<Opening>>,
+    first: io::Result<UnixListener>,
 ) {
-    let bound = bind_unix(&path, mode);
-    drop(opening);
-    let socket = match bound {
-        Ok(socket) => socket,
-        // Other workers of this process share the path: one of them serves it.
-        Err(error) => return tracing::debug!(%path, %error, "Unix listener not bound by this worker"),
-    };
+    let again = || worker.setup.bound.take_unix(&path, mode);
+    let Some(socket) = bind(&worker, &slot, &path, opening, first, again).await else { return };
+    let named = |peer: Option<&Path>| peer.map_or_else(|| path.to_string(), |own| own.display().to_string());
     loop {
         tokio::select! {
             biased;
             () = slot.stop.cancelled() => break,
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let from = peer.as_pathname().map_or_else(|| path.to_string(), |own| own.display().to_string());
-                    inbound::accepted(&worker, &slot, inbound::Socket::Unix(stream, from));
+                    inbound::accepted(&worker, &slot, inbound::Socket::Unix(stream, named(peer.as_pathname())));
                 }
                 Err(error) => pause(&slot, &error).await,
             }
         }
     }
-    if !path.starts_with('@') {
-        let _ = std::fs::remove_file(&*path);
+    if let Ok(queue) = socket.into_std() {
+        // The other workers and a listener that takes this one's place have the same queue.
+        socket::rest(|| {
+            let (stream, peer) = queue.accept()?;
+            stream.set_nonblocking(true)?;
+            let from = named(peer.as_pathname());
+            inbound::accepted(&worker, &slot, inbound::Socket::Unix(UnixStream::from_std(stream)?, from));
+            Ok(())
+        });
     }
-}
-
-fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<UnixListener> {
-    use std::os::{
-        linux::net::SocketAddrExt as _,
-        unix::{fs::PermissionsExt as _, net},
-    };
-    let socket = if let Some(name) = path.strip_prefix('@') {
-        net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name(name)?)?
-    } else {
-        // A socket file that nobody listens on is left over from an earlier process.
-        if net::UnixStream::connect(path).is_err() {
-            let _ = std::fs::remove_file(path);
-        }
-        let socket = net::UnixListener::bind(path)?;
-        if let Some(mode) = mode {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        }
-        socket
-    };
-    socket.set_nonblocking(true)?;
-    UnixListener::from_std(socket)
+    worker.setup.bound.closed_unix(&path);
 }
 
 /// Accepting failed. Without file descriptors a loop would spin: connections that wait are left waiting.
@@ -550,13 +577,5 @@ async fn pause(slot: &Slot, error: &io::Error) {
     if exhausted.iter().any(|e| error.raw_os_error() == Some(*e as i32)) {
         tracing::warn!(listener = %slot.listener.borrow().name, %error, "accepting pauses");
         tokio::time::sleep(PAUSE).await;
-    }
-}
-
-fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
     }
 }

@@ -7,3 +7,4 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod sniff;
 pub(crate) mod socket;
 pub(crate) mod stream;
+mod unix;

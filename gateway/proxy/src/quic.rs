@@ -12,4 +12,4 @@ mod transport;
 pub(crate) mod upstream;
 
 pub(crate) use bind::Udp;
-pub(crate) use listen::listen;
+pub(crate) use listen::{Endpoints, listen};

@@ -6,6 +6,7 @@ pub(crate) mod relay;
 mod splice;
 
 use crate::{
+    control::Backoff,
     http::Logs,
     inbound::Inbound,
     listen::{Clock, Limits},
@@ -63,10 +64,7 @@ impl Story {
 /// Serves a connection until it ends.
 pub(crate) async fn serve(inbound: Box<Inbound>, proxy: Arc<TcpProxy>, stream: Stream) {
     let handle = inbound.entered.handle.clone();
-    handle.settle(
-        &inbound.chain,
-        Limits { idle: proxy.idle_timeout, head: None, life: proxy.max_duration, abrupt: true },
-    );
+    handle.settle(Limits { idle: proxy.idle_timeout, head: None, life: proxy.max_duration, abrupt: true });
     let stats = inbound.chain.filters.iter().any(|f| matches!(f, NetworkFilter::MeshStats));
     let mut story = Story {
         start: Instant::now(),
@@ -79,7 +77,12 @@ pub(crate) async fn serve(inbound: Box<Inbound>, proxy: Arc<TcpProxy>, stream: S
         attempts: 0,
     };
     let ends = Cell::new(Ends::default());
-    match open(&inbound, &proxy, &mut story).await {
+    // Boxed, being over long before the connection is.
+    let opened = tokio::select! {
+        opened = Box::pin(open(&inbound, &proxy, &mut story)) => opened,
+        () = std::future::poll_fn(|cx| handle.poll_close(cx)) => Err(Failure::new(Kind::LocalReset)),
+    };
+    match opened {
         Ok((upstream, permit)) => {
             let labels = &inbound.worker.labels;
             let side = labels.side(inbound.listener.direction, &inbound.info);
@@ -142,7 +145,11 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
         http1_only: false,
     };
     let mut last = Failure::new(Kind::NoHealthyUpstream);
+    let mut back_off = proxy.back_off.map(|(base, most)| Backoff::new(base, most));
     for _ in 0..proxy.max_connect_attempts.max(1) {
+        if let Some(back_off) = back_off.as_mut().filter(|_| story.attempts > 0) {
+            tokio::time::sleep(back_off.wait()).await;
+        }
         let request = Request { hash, subset: subset.as_deref(), ..Request::default() };
         let question = Question {
             request,

@@ -121,6 +121,8 @@ pub(crate) struct Worker {
     pub(crate) resolver: Rc<Resolver>,
     /// Compiled access logs.
     pub(crate) logs: Logs,
+    /// Its QUIC endpoints.
+    pub(crate) quic: crate::quic::Endpoints,
     /// Timers that no request needs.
     pub(crate) timers: Rc<Timers>,
     live: RefCell<Rc<Pinned>>,
@@ -221,6 +223,7 @@ impl Worker {
             labels: Labels::new(tables, setup.facts.clone(), &setup.announcement),
             resolver: Resolver::new(),
             logs: Logs::default(),
+            quic: crate::quic::Endpoints::default(),
             timers: Rc::default(),
             faults: Rc::default(),
             live: RefCell::new(Rc::new(Pinned(first))),

@@ -192,13 +192,32 @@ pub fn allow_upgrade(hcm: &mut HttpConnectionManager, kind: &str) {
 
 /// A listener for HTTP/3.
 #[must_use]
-pub fn http3_listener(name: &str, at: SocketAddr, tls: DownstreamTlsContext, mut hcm: HttpConnectionManager) -> Any {
+pub fn http3_listener(name: &str, at: SocketAddr, tls: DownstreamTlsContext, hcm: HttpConnectionManager) -> Any {
+    pack_any(over_quic(name, at, tls, hcm))
+}
+
+/// The same with a filter before the connection manager.
+#[must_use]
+pub fn guarded_http3_listener(
+    name: &str,
+    at: SocketAddr,
+    tls: DownstreamTlsContext,
+    hcm: HttpConnectionManager,
+    guard: Any,
+) -> Any {
+    let mut listener = over_quic(name, at, tls, hcm);
+    let filter = Filter { name: guard.type_url.clone(), config_type: Some(filter::ConfigType::TypedConfig(guard)) };
+    listener.filter_chains[0].filters.insert(0, filter);
+    pack_any(listener)
+}
+
+fn over_quic(name: &str, at: SocketAddr, tls: DownstreamTlsContext, mut hcm: HttpConnectionManager) -> Listener {
     hcm.codec_type = CodecType::Http3 as i32;
     let transport = QuicDownstreamTransport { downstream_tls_context: Some(tls), ..Default::default() };
     let mut listener = listener(name, at, true, hcm);
     listener.filter_chains[0].transport_socket = socket("envoy.transport_sockets.quic", pack_any(transport));
     listener.udp_listener_config = Some(UdpListenerConfig { quic_options: Some(quic_options()), ..Default::default() });
-    pack_any(listener)
+    listener
 }
 
 /// A client whose last word was lost on the way is noticed by its silence, here soon enough for a test.

@@ -90,3 +90,20 @@ fn found<'e>(place: &'e Discovered, have: &'e Extensions) -> Option<&'e Extensio
         .filter(|extension| place.types.contains(&extension.type_name))
         .or(place.default.as_ref())
 }
+
+/// The listener with the chains of the version before wherever they say the same: what is counted in them goes on, and tickets
+/// of their sessions stay good.
+pub(super) fn keeping(mut fresh: Arc<Listener>, before: &Listener) -> Arc<Listener> {
+    let mut known: AHashMap<&Arc<str>, Vec<&Arc<FilterChain>>> = AHashMap::new();
+    for chain in before.chains.iter().chain(&before.default_chain) {
+        known.entry(&chain.name).or_default().push(chain);
+    }
+    let listener = Arc::make_mut(&mut fresh);
+    for chain in listener.chains.iter_mut().chain(&mut listener.default_chain) {
+        let same = known.get(&chain.name).and_then(|all| all.iter().find(|before| ***before == *chain));
+        if let Some(same) = same {
+            *chain = Arc::clone(same);
+        }
+    }
+    fresh
+}

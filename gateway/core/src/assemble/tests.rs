@@ -61,6 +61,20 @@ fn running() -> Assembly {
     all
 }
 
+/// What is counted in a chain, such as tokens and connections, does not begin anew because something else of its listener changed.
+#[test]
+fn chains_that_say_the_same_stay_what_they_are() {
+    let mut all = running();
+    let chain = |config: &Config| Arc::clone(&config.listeners.get("l").unwrap().chains[0]);
+    let before = chain(&all.config);
+    let mut changed = listener_message("l", packed(&hcm_message("r", vec![router()])));
+    changed.freebind = Some(BoolValue { value: true });
+    all.put(decode(Kind::Listener, "l", &changed.encode_to_vec()).unwrap());
+    let config = all.step(NOW).unwrap();
+    assert!(config.listeners.get("l").unwrap().freebind);
+    assert!(Arc::ptr_eq(&before, &chain(&config)));
+}
+
 #[test]
 fn a_listener_waits_for_all_that_it_needs() {
     let mut all = Assembly::new(Some(INIT_TIMEOUT));

@@ -13,7 +13,6 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<FilterChain> {
         back_off: None,
         hash: None,
         metadata_match: None,
-        tunnel: None,
         access_logs: Box::default(),
     };
     Arc::new(FilterChain {

@@ -3,7 +3,7 @@
 //! Owns the types; `crate::chain` chooses a filter chain. Used by the I/O layer.
 
 use super::{AccessLog, DownstreamTls, Hcm, Http3Settings, Metadata, MetadataMatch};
-use crate::filter::TokenBucket;
+use crate::filter::{Places, TokenBucket};
 use ipnet::IpNet;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -187,7 +187,7 @@ pub enum NetworkFilter {
     /// A TCP proxy behind it takes the SNI for the cluster's name.
     SniCluster,
     /// At most so many connections at once; more are closed after the delay.
-    ConnectionLimit(u64, Option<Duration>),
+    ConnectionLimit(Arc<Places>),
     /// Each connection takes a token; those that find none are closed. The rest says how operators switch it off: a runtime key, and
     /// what counts without it.
     LocalRateLimit(Arc<TokenBucket>, Box<str>, bool),
@@ -225,8 +225,6 @@ pub struct TcpProxy {
     pub hash: Option<TcpHash>,
     /// Subset of endpoints.
     pub metadata_match: Option<MetadataMatch>,
-    /// Carry the bytes in an HTTP CONNECT (or POST) stream.
-    pub tunnel: Option<Arc<TcpTunnel>>,
     /// Written when the connection ends.
     pub access_logs: Box<[AccessLog]>,
 }
@@ -248,17 +246,4 @@ pub type TcpWeight = (Arc<str>, u32, Option<MetadataMatch>);
 pub enum TcpHash {
     /// The client's address.
     SourceIp,
-}
-
-/// How bytes are carried in a request.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TcpTunnel {
-    /// `:authority`; may hold operators as in an access log.
-    pub hostname: Arc<str>,
-    /// POST to this path instead of CONNECT.
-    pub post_path: Option<Arc<str>>,
-    /// More headers.
-    pub headers: super::HeaderChanges,
-    /// Use the client's request id or none.
-    pub propagate_response_headers: bool,
 }

@@ -4,9 +4,12 @@ use super::{
     Refusal, action,
     any::{At, Decoded, duration, filled, opt_duration, refuse, timeout, type_name, u32_or, unpack},
     filter::inner_type,
-    header, http, log,
+    http, log,
 };
-use crate::config::{NetworkFilter, TcpCluster, TcpHash, TcpProxy, TcpTunnel, Terminal};
+use crate::{
+    config::{NetworkFilter, TcpCluster, TcpHash, TcpProxy, Terminal},
+    filter::Places,
+};
 use prost::Name as _;
 use std::{sync::Arc, time::Duration};
 use tombolo_controlplane_api::xds::{
@@ -88,7 +91,7 @@ pub(super) fn known_filter(name: &str, config: &Any) -> Decoded<Option<NetworkFi
         let _ = stat_prefix;
         refuse!(runtime_enabled);
         let most = max_connections.ok_or_else(|| Refusal::new("max_connections", "missing"))?.value;
-        NetworkFilter::ConnectionLimit(most, opt_duration(delay.as_ref(), "delay")?)
+        NetworkFilter::ConnectionLimit(Places::new(most, opt_duration(delay.as_ref(), "delay")?))
     } else if kind == LocalRateLimit::full_name() {
         rate_limit(unpack(config)?)?
     } else if matches!(name, "istio.stats" | "istio.metadata_exchange") || inner_type(config) == "stats.PluginConfig" {
@@ -142,7 +145,7 @@ fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {
     } = message;
     refuse!(on_demand, downstream_idle_timeout, upstream_idle_timeout, access_log_flush_interval, proxy_protocol_tlvs);
     refuse!(max_downstream_connection_duration_jitter_percentage, flush_access_log_on_connected, access_log_options);
-    refuse!(proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes);
+    refuse!(proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes, tunneling_config);
     // A listener that goes always drains its connections.
     let _ = check_drain_close;
     let back_off = match backoff_options {
@@ -185,7 +188,6 @@ fn tcp_proxy(message: tcp::TcpProxy) -> Decoded<TcpProxy> {
         back_off,
         hash,
         metadata_match: action::subset(metadata_match.as_ref()).at("metadata_match")?,
-        tunnel: tunneling_config.map(tunnel).transpose().at("tunneling_config")?.map(Arc::new),
         access_logs: log::all(access_log)?,
     })
 }
@@ -210,33 +212,4 @@ fn cluster(specifier: Option<ClusterSpecifier>) -> Decoded<TcpCluster> {
         }
         None => Err(Refusal::new("cluster_specifier", "missing")),
     }
-}
-
-fn tunnel(message: t::TunnelingConfig) -> Decoded<TcpTunnel> {
-    let t::TunnelingConfig {
-        hostname,
-        use_post,
-        headers_to_add,
-        propagate_response_headers,
-        post_path,
-        propagate_response_trailers,
-        request_id_extension,
-        request_id_header,
-        request_id_metadata_key,
-        formatters,
-    } = message;
-    refuse!(propagate_response_trailers, request_id_extension, request_id_header, request_id_metadata_key, formatters);
-    let post_path = match (use_post, post_path.is_empty()) {
-        (false, true) => None,
-        (false, false) => return Err(Refusal::new("post_path", "without use_post")),
-        (true, true) => Some(Arc::from("/")),
-        (true, false) => Some(post_path.into()),
-    };
-    crate::format::Format::parse(&hostname).at("hostname")?;
-    Ok(TcpTunnel {
-        hostname: hostname.into(),
-        post_path,
-        headers: header::changes(headers_to_add, &[], "headers_to_add", "")?,
-        propagate_response_headers,
-    })
 }

@@ -322,6 +322,10 @@ fn either(
 pub(super) fn names_upstream(options: core::UpstreamHttpProtocolOptions, http: &mut UpstreamHttp) -> Decoded<()> {
     let core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } = options;
     http.auto_sni = auto_sni;
+    if auto_san_validation && !auto_sni {
+        // What is compared is the name that was asked for.
+        return Err(Refusal::new("auto_san_validation", "without auto_sni"));
+    }
     http.auto_san_validation = auto_san_validation;
     if !override_auto_sni_header.is_empty() {
         http.override_auto_sni_header = Some(header_name(&override_auto_sni_header).at("override_auto_sni_header")?);

@@ -78,6 +78,15 @@ struct Pace {
     waiting: Option<Bytes>,
 }
 
+impl Pace {
+    /// The rate may be any number: a client may be allowed to say it.
+    fn new(kbps: u64) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "a rate for faults need not be exact")]
+        let bytes_per_second = kbps.max(1) as f64 * 1024.0;
+        Self { bytes_per_second, since: Instant::now(), sent: 0.0, waiting: None }
+    }
+}
+
 impl Streaming {
     /// A body that begins to flow.
     pub(crate) fn new(
@@ -88,13 +97,7 @@ impl Streaming {
         kbps: Option<u64>,
         trailers: bool,
     ) -> Box<Self> {
-        let pace = kbps.map(|kbps| Pace {
-            #[allow(clippy::cast_precision_loss, reason = "a rate for faults need not be exact")]
-            bytes_per_second: (kbps.max(1) * 1024) as f64,
-            since: Instant::now(),
-            sent: 0.0,
-            waiting: None,
-        });
+        let pace = kbps.map(Pace::new);
         Box::new(Self { incoming, held, clocks, timer, still: None, trailers, pace, over: false })
     }
 
@@ -243,11 +246,12 @@ pub(crate) fn grpc_status(headers: &http::HeaderMap) -> Option<u16> {
 }
 
 impl Outgoing {
-    /// Moves what is left of the request while the client takes nothing of the response.
-    pub(crate) fn poll_pump(&self, cx: &mut Context<'_>) {
-        if let Self::Stream(streaming) = self {
-            streaming.incoming.poll_pump(cx);
-        }
+    /// Moves what is left of the request while the client takes nothing of the response. True when the response's time is up:
+    /// its clocks count whether the upstream or the client keeps still.
+    pub(crate) fn poll_pump(&mut self, cx: &mut Context<'_>) -> bool {
+        let Self::Stream(streaming) = self else { return false };
+        streaming.incoming.poll_pump(cx);
+        !streaming.over && streaming.poll_clocks(cx).is_ready()
     }
 }
 
@@ -276,6 +280,18 @@ impl http_body::Body for Outgoing {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Stream(streaming) => streaming.incoming.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rate_is_too_high() {
+        for kbps in [0, 1, 1 << 54, u64::MAX] {
+            assert!(Pace::new(kbps).bytes_per_second >= 1024.0, "{kbps}");
         }
     }
 }

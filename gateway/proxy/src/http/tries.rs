@@ -335,7 +335,7 @@ async fn one_try(
     let wish = Wish {
         downstream_http2: downstream.http2,
         priority: ask.forward.priority,
-        host: &head.authority,
+        host: server_name(&upstream, head),
         addresses: downstream.info.remote.zip(downstream.info.local),
         downstream: downstream.handle.id,
         http1_only: tunnel,
@@ -377,6 +377,12 @@ async fn one_try(
             }
         }
     }
+}
+
+/// The host that a TLS server is asked for, where that is the request's to say.
+fn server_name<'h>(upstream: &Upstream, head: &'h Head) -> &'h str {
+    let told = upstream.cluster.http.override_auto_sni_header.as_ref().and_then(|name| head.headers.get(name));
+    told.and_then(|value| value.to_str().ok()).filter(|told| !told.is_empty()).unwrap_or(&head.authority)
 }
 
 /// Tells machine and balancer how a try ended.

@@ -1,21 +1,30 @@
-//! The listening sockets of the process, one per worker and address.
+//! The listening sockets of the process: TCP sockets one per worker and address, Unix sockets one that all workers share.
 //!
 //! Owns the sockets that no worker took yet and the knowledge of which addresses are ours. The first worker that asks for
 //! an address learns whether another process has it; the others are served without asking again.
 
-use super::socket;
+use super::{socket, unix};
 use ahash::AHashMap;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
+use tokio::net::UnixListener;
 
-/// All listening TCP sockets of the process.
+/// All listening sockets of the process.
 #[derive(Debug)]
 pub(crate) struct Bound {
     workers: usize,
     addresses: Mutex<AHashMap<SocketAddr, Entry>>,
+    paths: Mutex<AHashMap<Arc<str>, Shared>>,
+}
+
+/// A Unix socket with the number of those who accept from it.
+#[derive(Debug)]
+struct Shared {
+    socket: unix::Listening,
+    taken: usize,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +51,7 @@ pub(crate) struct Options {
 impl Bound {
     /// For so many workers.
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers, addresses: Mutex::default() }
+        Self { workers, addresses: Mutex::default(), paths: Mutex::default() }
     }
 
     /// One socket at an address.
@@ -51,19 +60,68 @@ impl Bound {
     /// What the system says, notably that the address is in use by another process.
     pub(crate) fn take(&self, address: SocketAddr, options: Options) -> io::Result<tokio::net::TcpListener> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = addresses.entry(address).or_default();
-        if entry.free.is_empty() && entry.taken == 0 {
+        // An address that overlaps one of ours is ours, too: asking would only tell of ourselves.
+        let ours = addresses.iter().any(|(of, entry)| entry.taken > 0 && overlap(*of, address));
+        if !ours {
             socket::probe(address, options)?;
-            for _ in 0..self.workers {
-                entry.free.push(socket::listen(address, options)?);
+            let all = (0..self.workers).map(|_| socket::listen(address, options));
+            let free = all.collect::<io::Result<_>>()?;
+            addresses.insert(address, Entry { free, taken: 0 });
+        }
+        let entry = addresses.entry(address).or_default();
+        let socket = match entry.free.pop() {
+            Some(socket) => Ok(socket),
+            None => socket::listen(address, options),
+        };
+        match socket.and_then(tokio::net::TcpListener::from_std) {
+            Ok(socket) => {
+                entry.taken += 1;
+                Ok(socket)
+            }
+            Err(error) => {
+                // Nobody accepts from what is left of it.
+                if entry.taken == 0 {
+                    addresses.remove(&address);
+                }
+                Err(error)
             }
         }
-        let socket = match entry.free.pop() {
-            Some(socket) => socket,
-            None => socket::listen(address, options)?,
-        };
-        entry.taken += 1;
-        tokio::net::TcpListener::from_std(socket)
+    }
+
+    /// The socket at a path, shared with whoever has it already.
+    ///
+    /// # Errors
+    /// What the system says, notably that somebody else listens there.
+    pub(crate) fn take_unix(&self, path: &Arc<str>, mode: Option<u32>) -> io::Result<UnixListener> {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = paths.get_mut(path) {
+            let socket = shared.socket.again(path, mode)?;
+            shared.taken += 1;
+            return Ok(socket);
+        }
+        let listening = unix::Listening::bind(path, mode)?;
+        match listening.again(path, None) {
+            Ok(socket) => {
+                paths.insert(path.clone(), Shared { socket: listening, taken: 1 });
+                Ok(socket)
+            }
+            Err(error) => {
+                listening.close(path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Somebody accepts no longer at a path; with the last of them the socket's file goes.
+    pub(crate) fn closed_unix(&self, path: &str) {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shared) = paths.get_mut(path) else { return };
+        shared.taken = shared.taken.saturating_sub(1);
+        if shared.taken == 0
+            && let Some(shared) = paths.remove(path)
+        {
+            shared.socket.close(path);
+        }
     }
 
     /// A socket at this address was closed.
@@ -86,9 +144,26 @@ impl Bound {
     }
 }
 
+/// Whether both would get connections to some address.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A listener that moves from all addresses to one is served there although the sockets of other workers are still open.
+    #[tokio::test]
+    async fn an_address_within_ours_is_ours() {
+        let bound = Bound::new(2);
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let all = SocketAddr::new([0, 0, 0, 0].into(), free.port());
+        let before = (bound.take(all, Options::default()).unwrap(), bound.take(all, Options::default()).unwrap());
+        let _one = bound.take(free, Options::default()).unwrap();
+        assert_eq!(bound.addresses(), [all, free]);
+        drop(before);
+    }
 
     #[tokio::test]
     async fn a_strangers_address_is_an_error_and_our_own_is_not() {

@@ -50,6 +50,18 @@ pub(crate) fn probe(address: SocketAddr, options: Options) -> io::Result<()> {
     socket.listen(1)
 }
 
+/// Takes in whoever already waits in the queue and so was promised a connection. The system is asked itself: the runtime
+/// hears of new connections later.
+pub(crate) fn rest(mut accept: impl FnMut() -> io::Result<()>) {
+    loop {
+        match accept() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
+        }
+    }
+}
+
 /// Opens a connection, optionally from a given local address.
 pub(crate) async fn connect(
     to: SocketAddr,
@@ -129,6 +141,17 @@ mod tests {
         let address = first.local_addr().unwrap();
         let _second = listen(address, Options::default()).unwrap();
         assert_eq!(probe(address, Options::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// The runtime had no turn since the clients connected, so it knows nothing of them.
+    #[tokio::test]
+    async fn whoever_waits_in_the_queue_is_taken_in() {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        let _clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(at).unwrap()).collect();
+        let (socket, mut taken) = (socket.into_std().unwrap(), 0);
+        rest(|| socket.accept().map(|_| taken += 1));
+        assert_eq!(taken, 3);
     }
 
     /// Whatever the system's choice is: nothing that stays on this host is paced.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     codec::serve_http3,
-    inbound::Inbound,
+    inbound::{self, Inbound},
     listen::{Entered, Limits, Opening, Slot},
     net::bound::Options,
     tls::peer,
@@ -19,13 +19,17 @@ use crate::{
 use quinn::{Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tombolo_gateway_core::{
     config::{QuicSettings, Terminal},
     head::ConnInfo,
@@ -39,6 +43,8 @@ const HANDSHAKE: Duration = Duration::from_secs(20);
 const CALM: u32 = 64;
 /// With so many, new clients are sent away.
 const MOST: u32 = 1024;
+/// H3_REQUEST_REJECTED: who is not let in may try elsewhere.
+const REFUSED: u32 = 0x10b;
 /// Bytes kept of connections that were not looked at yet.
 const WAITING: u64 = 4 << 20;
 
@@ -50,14 +56,8 @@ pub(crate) async fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAd
             Ok(endpoint) => {
                 unbound.bound();
                 drop(opening.take());
-                let _returned = Returned(worker.clone(), address);
                 serve(&worker, &slot, address, &endpoint).await;
-                // Nobody new, and those who are there end in their own time.
-                endpoint.set_server_config(None);
-                endpoint.wait_idle().await;
-                drop(endpoint);
-                // Its task must run once more to let go of the socket.
-                tokio::task::yield_now().await;
+                leave(&worker, address, endpoint).await;
             }
             Err(error) => unbound.failed(&slot, address, &error),
         }
@@ -69,12 +69,62 @@ pub(crate) async fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAd
     }
 }
 
-/// Gives an address back when its endpoint is gone.
-struct Returned(Rc<Worker>, SocketAddr);
+/// The endpoints of a worker by their address. A listener that takes another's place takes over its endpoint with the
+/// connections on it: packets find their way by connection ids, and a second socket would not know these.
+#[derive(Default)]
+pub(crate) struct Endpoints(RefCell<HashMap<SocketAddr, Shared>>);
 
-impl Drop for Returned {
-    fn drop(&mut self) {
-        self.0.setup.udp.closed(self.1);
+struct Shared {
+    endpoint: Endpoint,
+    /// Listeners that have it.
+    users: usize,
+    /// Told when there is one more.
+    taken: Rc<Notify>,
+}
+
+impl Endpoints {
+    /// The endpoint of a listener that goes, for one that comes.
+    fn take_over(&self, address: SocketAddr) -> Option<Endpoint> {
+        let mut all = self.0.borrow_mut();
+        let shared = all.get_mut(&address)?;
+        shared.users += 1;
+        shared.taken.notify_waiters();
+        Some(shared.endpoint.clone())
+    }
+
+    fn enter(&self, address: SocketAddr, endpoint: &Endpoint) {
+        self.0.borrow_mut().insert(address, Shared { endpoint: endpoint.clone(), users: 1, taken: Rc::default() });
+    }
+
+    /// Resolves when another listener has the endpoint, too; `None` when one has it already.
+    fn alone(&self, address: SocketAddr) -> Option<Rc<Notify>> {
+        let all = self.0.borrow();
+        all.get(&address).filter(|shared| shared.users == 1).map(|shared| shared.taken.clone())
+    }
+
+    /// A listener is gone; true when it was the last that had the endpoint.
+    fn leave(&self, address: SocketAddr) -> bool {
+        let mut all = self.0.borrow_mut();
+        let Some(shared) = all.get_mut(&address) else { return false };
+        shared.users -= 1;
+        shared.users == 0 && all.remove(&address).is_some()
+    }
+}
+
+/// Leaves an endpoint to who takes it over, or else lets those who are there end in their own time, and nobody new come.
+async fn leave(worker: &Worker, address: SocketAddr, endpoint: Endpoint) {
+    if let Some(taken) = worker.quic.alone(address) {
+        endpoint.set_server_config(None);
+        tokio::select! {
+            () = taken.notified() => {}
+            () = endpoint.wait_idle() => {}
+        }
+    }
+    drop(endpoint);
+    if worker.quic.leave(address) {
+        // Its task must run once more to let go of the socket.
+        tokio::task::yield_now().await;
+        worker.setup.udp.closed(address);
     }
 }
 
@@ -107,6 +157,9 @@ impl Drop for Unbound {
 }
 
 fn open(worker: &Rc<Worker>, slot: &Slot, address: SocketAddr) -> std::io::Result<Endpoint> {
+    if let Some(endpoint) = worker.quic.take_over(address) {
+        return Ok(endpoint);
+    }
     let options = {
         let listener = slot.listener.borrow();
         Options { freebind: listener.freebind, ipv4_compat: listener.ipv4_compat, ..Options::default() }
@@ -116,7 +169,7 @@ fn open(worker: &Rc<Worker>, slot: &Slot, address: SocketAddr) -> std::io::Resul
     config.cid_generator(move || Box::new(Ids(place)));
     let server = server_config(worker, slot, address, address, None);
     let endpoint = server.and_then(|(server, _)| Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)));
-    endpoint.inspect_err(|_| worker.setup.udp.closed(address))
+    endpoint.inspect(|endpoint| worker.quic.enter(address, endpoint)).inspect_err(|_| worker.setup.udp.closed(address))
 }
 
 /// The settings of one connection; the endpoint itself has those of nobody.
@@ -217,7 +270,7 @@ fn take(
     let shaking = Shaking::new(handshakes);
     let guard = worker.setup.drain.guard();
     tokio::task::spawn_local(async move {
-        connection(&counts.worker, choice, entered, connecting, shaking).await;
+        connection(&counts, choice, entered, connecting, shaking).await;
         drop(counts);
         drop(guard);
     });
@@ -255,7 +308,7 @@ impl Drop for Shaking {
 }
 
 async fn connection(
-    worker: &Rc<Worker>,
+    Counts { worker, slot }: &Counts,
     choice: Arc<Choice>,
     entered: Entered,
     connecting: Connecting,
@@ -279,6 +332,7 @@ async fn connection(
     };
     let Some(chosen) = choice.chosen.get() else { return };
     let Terminal::Http(hcm) = chosen.chain.terminal.clone() else { return };
+    slot.choose(&choice.listener, &chosen.chain, &handle);
     let info = ConnInfo {
         remote: Some(choice.remote),
         direct_remote: Some(choice.remote),
@@ -293,6 +347,9 @@ async fn connection(
         chain: chosen.chain.clone(),
         info,
         entered,
+    };
+    let Some(_places) = Box::pin(inbound::admitted(&inbound)).await else {
+        return connection.close(REFUSED.into(), b"");
     };
     serve_http3(inbound, hcm, connection).await;
 }

@@ -64,6 +64,8 @@ pub(crate) struct ClientContext {
 pub(crate) struct TlsStore {
     servers: Mutex<AHashMap<usize, Entry<DownstreamTls, ServerContext>>>,
     clients: Mutex<AHashMap<usize, Entry<UpstreamTls, ClientContext>>>,
+    /// Those by which servers must have the name that requests are for.
+    named: Mutex<AHashMap<usize, Entry<UpstreamTls, ClientContext>>>,
     next: std::sync::atomic::AtomicU64,
     /// Files that contexts are read from.
     pub(crate) files: Files,
@@ -157,10 +159,17 @@ impl TlsStore {
     ///
     /// # Errors
     /// When a secret is missing or cannot be used.
-    pub(crate) fn client(&self, context: &Arc<UpstreamTls>, config: &Config) -> Result<ClientContext, Arc<str>> {
+    pub(crate) fn client(
+        &self,
+        context: &Arc<UpstreamTls>,
+        config: &Config,
+        host: HostCheck,
+    ) -> Result<ClientContext, Arc<str>> {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let secrets = secrets_of(&context.common, config);
-        find(&self.clients, &self.files, context, secrets, |secrets, reader| build_client(context, secrets, reader, id))
+        // The same context may be used with the check and without.
+        let of = if host == HostCheck::Always { &self.named } else { &self.clients };
+        find(of, &self.files, context, secrets, |secrets, reader| build_client(context, secrets, reader, (id, host)))
     }
 }
 
@@ -327,14 +336,14 @@ fn build_client(
     context: &UpstreamTls,
     secrets: &Secrets,
     reader: &mut Reader<'_>,
-    id: u64,
+    (id, host): (u64, HostCheck),
 ) -> Result<ClientContext, String> {
     let builder = ClientConfig::builder_with_provider(crypto(&context.common))
         .with_protocol_versions(&versions(&context.common))
         .map_err(|e| e.to_string())?;
     let verifier = verifier(&context.common, secrets, reader)?
         .unwrap_or_else(Verifier::anybody)
-        .check_host(if context.auto_sni_san_validation { HostCheck::AskedName } else { HostCheck::No });
+        .check_host(if context.auto_sni_san_validation { host.max(HostCheck::AskedName) } else { host });
     let strict = verifier.is_strict();
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let shown = certificates(&context.common, secrets, reader)?.into_iter().next();

@@ -1,6 +1,6 @@
 //! Contexts whose certificates and roots are in files.
 
-use super::context::TlsStore;
+use super::{context::TlsStore, verify::HostCheck};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, pki_types::ServerName};
 use std::{fs, path::Path, sync::Arc};
@@ -76,14 +76,14 @@ fn roots_in_a_file_follow_the_file() {
     let context = Arc::new(UpstreamTls { common, ..UpstreamTls::default() });
     let (store, config) = (TlsStore::default(), Config::default());
     let before = store.files.epoch();
-    assert!(store.client(&context, &config).is_err());
+    assert!(store.client(&context, &config, HostCheck::No).is_err());
     write(dir.path(), "roots.pem", &certificate("ca.example").0);
     store.files.look();
     assert_ne!(store.files.epoch(), before);
-    let first = store.client(&context, &config).ok().unwrap().id;
+    let first = store.client(&context, &config, HostCheck::No).ok().unwrap().id;
     write(dir.path(), "roots.pem", &certificate("ca2.example").0);
     store.files.look();
-    assert_ne!(store.client(&context, &config).ok().unwrap().id, first);
+    assert_ne!(store.client(&context, &config, HostCheck::No).ok().unwrap().id, first);
 }
 
 /// A handshake in memory: how it was done, with a ticket taken for the next one.
@@ -121,7 +121,7 @@ fn a_ticket_opens_nothing_but_the_context_that_gave_it() {
     let (own, other) = (server(dir.path()), server(dir.path()));
     let context = |of| store.server(of, &config).ok().unwrap().with_alpn;
     let upstream = Arc::new(UpstreamTls { max_session_keys: 1, ..UpstreamTls::default() });
-    let client = store.client(&upstream, &config).ok().unwrap().base;
+    let client = store.client(&upstream, &config, HostCheck::No).ok().unwrap().base;
     assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Full);
     assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Resumed);
     assert_eq!(handshake(&client, &context(&other)), HandshakeKind::Full, "another listener");
@@ -130,4 +130,32 @@ fn a_ticket_opens_nothing_but_the_context_that_gave_it() {
     write_pair();
     store.files.look();
     assert_eq!(handshake(&client, &context(&own)), HandshakeKind::Full, "after what it trusts or shows changed");
+}
+
+/// Clusters whose requests name their server (`auto_sni` with `auto_san_validation`).
+#[test]
+fn a_server_must_have_the_name_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (chain, key) = certificate("a.example");
+    write(dir.path(), "chain.pem", &chain);
+    write(dir.path(), "key.pem", &key);
+    let (store, config, upstream) = (TlsStore::default(), Config::default(), Arc::new(UpstreamTls::default()));
+    let server = store.server(&server(dir.path()), &config).ok().unwrap().with_alpn;
+    let convinces = |name: &'static str, host: HostCheck| {
+        let context = store.client(&upstream, &config, host).ok().unwrap().base;
+        let mut client = ClientConnection::new(context, ServerName::try_from(name).unwrap()).unwrap();
+        let mut server = ServerConnection::new(server.clone()).unwrap();
+        let (mut hello, mut answer) = (Vec::new(), Vec::new());
+        client.write_tls(&mut hello).unwrap();
+        server.read_tls(&mut hello.as_slice()).unwrap();
+        server.process_new_packets().unwrap();
+        while server.wants_write() {
+            server.write_tls(&mut answer).unwrap();
+        }
+        client.read_tls(&mut answer.as_slice()).unwrap();
+        client.process_new_packets().is_ok()
+    };
+    assert!(convinces("b.example", HostCheck::No) && convinces("a.example", HostCheck::Always));
+    assert!(!convinces("b.example", HostCheck::Always) && !convinces("127.0.0.1", HostCheck::Always));
+    assert!(convinces("b.example", HostCheck::No), "the other way is not forgotten");
 }

@@ -33,7 +33,7 @@ enum Trust {
 }
 
 /// Whether a server's certificate must have the name that it was reached by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum HostCheck {
     /// It need not.
     No,

@@ -10,7 +10,10 @@ use super::{
 use crate::{
     net::socket::Keepalive,
     telemetry::labels::Destination,
-    tls::context::{ClientContext, TlsStore},
+    tls::{
+        context::{ClientContext, TlsStore},
+        verify::HostCheck,
+    },
 };
 use ahash::AHashMap;
 use smallvec::SmallVec;
@@ -440,13 +443,14 @@ impl Endpoint {
             TransportSocket::Tls(context) | TransportSocket::Quic(context) => context,
             TransportSocket::ProxyProtocol(_, inner) => return self.tls(around, live, upstream, inner, wish),
         };
+        let http = &upstream.cluster.http;
         let built = around
             .tls
-            .client(context, &live.config)
+            .client(context, &live.config, if http.auto_san_validation { HostCheck::Always } else { HostCheck::No })
             .map_err(|reason| Failure::new(Kind::ConnectFailure).with_reason(format!("TLS_error: {reason}")))?;
         let host = self.host.borrow();
         let hostname = host.as_ref().map_or("", |h| &h.endpoint.hostname);
-        let name: Arc<str> = if upstream.cluster.http.auto_sni {
+        let name: Arc<str> = if http.auto_sni {
             Arc::from(without_port(wish.host))
         } else if context.sni.is_empty() && context.auto_host_sni {
             Arc::from(hostname)

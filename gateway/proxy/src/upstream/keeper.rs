@@ -36,6 +36,8 @@ use tombolo_gateway_core::{
 const SUSPECTS: usize = 1024;
 /// The first round of health checks is waited for so long at most, as for anything else that a start waits for.
 const FIRST_ROUND: Duration = Duration::from_secs(15);
+/// At the start names are waited for so long: a name server that says nothing must not keep a gateway from serving the rest.
+const FIRST_NAMES: Duration = Duration::from_secs(5);
 
 /// A configuration with the state of its upstreams.
 #[derive(Debug, Default)]
@@ -109,7 +111,8 @@ enum First {
 struct Answer {
     cluster: Arc<str>,
     name: Arc<str>,
-    addresses: Vec<std::net::IpAddr>,
+    /// `None`: nobody gave an answer.
+    addresses: Option<Vec<std::net::IpAddr>>,
 }
 
 impl Keeper {
@@ -191,7 +194,9 @@ impl Keeper {
             First::Nothing => Instant::now(),
             First::Waits(since) => since,
         };
-        let waits = !self.checks.first_round_is_over() && since.elapsed() < FIRST_ROUND;
+        let unknown = || self.kept.values().any(|kept| kept.cluster().wait_until_checked && kept.is_unresolved());
+        let waits = (!self.checks.first_round_is_over() && since.elapsed() < FIRST_ROUND)
+            || (since.elapsed() < FIRST_NAMES && unknown());
         self.first = if waits { First::Waits(since) } else { First::Over };
         waits
     }
@@ -203,6 +208,7 @@ impl Keeper {
         let sweep = next.map_or(far, |at| (clock::origin() + Duration::from_millis(at.0)).min(far));
         let sweep = self.warming.values().fold(sweep, |sweep, since| sweep.min(*since + FIRST_ROUND));
         match self.first {
+            First::Waits(since) if since.elapsed() < FIRST_NAMES => sweep.min(since + FIRST_NAMES),
             First::Waits(since) => sweep.min(since + FIRST_ROUND),
             First::Nothing | First::Over => sweep,
         }
@@ -252,13 +258,17 @@ impl Keeper {
                             task.abort();
                             answers
                         });
-                        let literal = kept::literals(&load);
-                        let known = answers.unwrap_or_default().into_iter().chain(literal).collect();
+                        let known = kept::known(&load, answers.unwrap_or_default());
                         Some((self.ask(name, &load, settings), known))
                     }
                 }
             }
-            _ => None,
+            _ => {
+                if let Some((task, _)) = before.as_mut().and_then(Kept::take_dns) {
+                    task.abort();
+                }
+                None
+            }
         };
         let renewed = before.as_ref().is_none_or(|before| !Arc::ptr_eq(before.cluster(), cluster));
         let had_checks = before.as_ref().is_some_and(|before| before.cluster().health_check.is_some());
@@ -287,8 +297,8 @@ impl Keeper {
     fn is_cold(&self, name: &Arc<str>) -> bool {
         self.kept.get(name).is_some_and(|kept| {
             let cluster = kept.cluster();
-            let checked = cluster.health_check.is_some() && cluster.wait_until_checked;
-            checked && (kept.is_unresolved() || self.checks.waits_for(name))
+            let unchecked = || cluster.health_check.is_some() && self.checks.waits_for(name);
+            cluster.wait_until_checked && (kept.is_unresolved() || unchecked())
         })
     }
 
@@ -317,13 +327,16 @@ impl Keeper {
 
     fn take_answer(&mut self, answer: Answer) -> bool {
         let now = clock::now();
-        let Some(kept) = self.kept.get_mut(&answer.cluster) else { return false };
+        let starting = matches!(self.first, First::Waits(_));
+        let Some(kept) = self.kept.get_mut(&answer.cluster) else { return starting };
+        let waited = kept.is_unresolved();
         if !kept.answer(answer.name, answer.addresses) {
-            return false;
+            // Whoever waited for it goes on without.
+            return waited && (self.show(&answer.cluster) || starting);
         }
         kept.renew(self.fleet.as_ref(), now);
         let _ = self.checks.follow(kept.cluster(), kept.set(), kept.upstream.life());
-        self.show(&answer.cluster)
+        self.show(&answer.cluster) || starting
     }
 
     fn take_suspect(&mut self, suspect: &Suspect) -> bool {
@@ -426,21 +439,20 @@ impl Keeper {
 async fn ask_again(cluster: &Arc<str>, name: Arc<str>, settings: &DnsSettings, tell: &mpsc::Sender<Answer>) {
     let mut failures = 0;
     loop {
-        let ttl = match dns::resolve(&name, settings).await {
+        let (addresses, ttl) = match dns::resolve(&name, settings).await {
             Ok(found) => {
                 failures = 0;
-                let answer = Answer { cluster: cluster.clone(), name: name.clone(), addresses: found.addresses };
-                if tell.send(answer).await.is_err() {
-                    return;
-                }
-                found.ttl
+                (Some(found.addresses), found.ttl)
             }
             Err(error) => {
                 failures += 1;
                 tracing::debug!(%cluster, %name, %error, "name not resolved, keeping the last answer");
-                None
+                (None, None)
             }
         };
+        if tell.send(Answer { cluster: cluster.clone(), name: name.clone(), addresses }).await.is_err() {
+            return;
+        }
         tokio::time::sleep(dns::pause(settings, ttl, failures, rand::random())).await;
     }
 }

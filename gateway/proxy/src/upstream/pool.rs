@@ -4,7 +4,12 @@
 //! wait for either. Never decides whether a request is tried again. HTTP/1 connections are driven by whoever leases them,
 //! HTTP/2 connections by tasks of the worker; a connection that ends takes itself out of the books.
 
+mod books;
 mod http3;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use books::Books;
 
 use super::connect::{self, Target};
 use crate::{
@@ -100,6 +105,8 @@ pub(crate) struct Conn {
     /// It takes no new request.
     retired: Cell<bool>,
     opened: Instant,
+    /// When the last request on it ended.
+    quiet_since: Cell<Instant>,
 }
 
 enum Sender {
@@ -269,8 +276,15 @@ impl Pool {
         }
     }
 
-    /// Gives a connection to a waiting request, if there is one that still waits.
+    /// Gives connections to requests that wait. A pool that is closed has no further use for what is left.
     fn hand_over(self: &Rc<Self>) {
+        self.hand_to_waiting();
+        if self.closed.get() && self.waiting.borrow().is_empty() {
+            self.let_go();
+        }
+    }
+
+    fn hand_to_waiting(self: &Rc<Self>) {
         loop {
             if self.waiting.borrow().is_empty() {
                 return;
@@ -309,7 +323,9 @@ impl Pool {
                     return;
                 }
                 None => {
-                    self.idle.borrow_mut().push_back(Idle { conn: conn.clone(), sender, since: Instant::now() });
+                    if !self.closed.get() {
+                        self.idle.borrow_mut().push_back(Idle { conn: conn.clone(), sender, since: Instant::now() });
+                    }
                     return;
                 }
             }
@@ -332,57 +348,41 @@ impl Pool {
 
     /// Closes idle connections that are older than allowed, and forgets those that are gone.
     pub(crate) fn sweep(&self, now: Instant) {
-        let limit = self.settings.idle;
-        let expired = |entry: &Idle| limit.is_some_and(|limit| now.saturating_duration_since(entry.since) >= limit);
-        let mut gone = Vec::new();
-        self.idle.borrow_mut().retain(|entry| {
-            let stays = !expired(entry) && entry.sender.is_alive();
-            if !stays {
-                gone.push(entry.sender.clone());
-            }
-            stays
-        });
-        // Outside of the borrow: a connection that ends looks after those who wait.
-        drop(gone);
-        self.shared.borrow_mut().retain(|(_, sender)| !sender.is_closed());
-        self.quic.borrow_mut().retain(|(_, sender)| !sender.is_closed());
+        let over = |since: Instant, limit: Option<Duration>| {
+            limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
+        };
+        let (idle, age) = (self.settings.idle, self.settings.max_age);
+        let expired = |entry: &Idle| over(entry.since, idle) || over(entry.conn.opened, age);
+        // Requests under way on a connection hold it themselves.
+        let done = |conn: &Conn| {
+            let quiet = conn.streams.get() == 0 && over(conn.quiet_since.get(), idle);
+            conn.retired.get() || quiet || over(conn.opened, age)
+        };
+        let gone = books::taken_out(&self.idle, |entry| expired(entry) || !entry.sender.is_alive());
+        let shared = books::taken_out(&self.shared, |(conn, sender)| done(conn) || sender.is_closed());
+        let quic = books::taken_out(&self.quic, |(conn, sender)| done(conn) || sender.is_closed());
+        // Outside of the borrows: a connection that ends looks after those who wait.
+        drop((gone, shared, quic));
     }
 
-    /// Takes no new request and lets go of idle connections; requests under way go on.
-    pub(crate) fn close(&self) {
+    /// Lets go of idle connections and becomes nobody's choice; requests under way go on, and those that wait for a connection
+    /// still get one: they chose before.
+    pub(crate) fn close(self: &Rc<Self>) {
         self.closed.set(true);
+        self.let_go();
+        self.connect_if_needed();
+    }
+
+    fn let_go(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        drop(idle);
-        self.shared.borrow_mut().clear();
-        self.quic.borrow_mut().clear();
-        self.waiting.borrow_mut().clear();
+        let shared = std::mem::take(&mut *self.shared.borrow_mut());
+        let quic = std::mem::take(&mut *self.quic.borrow_mut());
+        drop((idle, shared, quic));
     }
 
     /// Whether nothing is open and nobody waits.
     pub(crate) fn is_unused(&self) -> bool {
         self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
-    }
-}
-
-/// Takes a connection out of the books when it ends.
-pub(crate) struct Books {
-    pool: Weak<Pool>,
-    watch: Rc<dyn Watch>,
-    conn: Rc<Conn>,
-    permit: Option<Permit>,
-}
-
-impl Drop for Books {
-    fn drop(&mut self) {
-        self.conn.retired.set(true);
-        self.watch.closed();
-        self.permit = None;
-        if let Some(pool) = self.pool.upgrade() {
-            pool.open.set(pool.open.get().saturating_sub(1));
-            if !pool.waiting.borrow().is_empty() {
-                pool.connect_if_needed();
-            }
-        }
     }
 }
 
@@ -466,6 +466,7 @@ async fn connect(pool: &Rc<Pool>) -> Result<(Rc<Conn>, Stream, bool), Failure> {
         streams: Cell::new(0),
         retired: Cell::new(false),
         opened: Instant::now(),
+        quiet_since: Cell::new(Instant::now()),
     });
     Ok((conn, stream, http2))
 }
@@ -560,6 +561,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.conn.streams.set(self.conn.streams.get().saturating_sub(1));
+        self.conn.quiet_since.set(clock::recent());
         let http2 = self.is_http2();
         // A sender that is still here belongs to an HTTP/1 exchange that was cut short, and its connection ends with
         // it, or to HTTP/2, where the stream alone ends.

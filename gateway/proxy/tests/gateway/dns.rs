@@ -3,7 +3,7 @@
 
 use crate::{
     build::{address, duration},
-    moody::{Moody, Names},
+    moody::{Moody, Names, SILENT},
     process::eventually,
     upstream::{answers, behind},
 };
@@ -39,9 +39,13 @@ fn asking(server: SocketAddr) -> Option<TypedExtensionConfig> {
 
 /// A cluster of one name at a port.
 fn named(kind: DiscoveryType, server: SocketAddr, port: u16) -> Cluster {
+    of_name("shop.test.", kind, server, port)
+}
+
+fn of_name(name: &str, kind: DiscoveryType, server: SocketAddr, port: u16) -> Cluster {
     let place = Address {
         address: Some(at::Address::SocketAddress(SocketAddress {
-            address: "shop.test.".into(),
+            address: name.into(),
             port_specifier: Some(PortSpecifier::PortValue(u32::from(port))),
             ..Default::default()
         })),
@@ -87,6 +91,28 @@ async fn answers_count_for_as_long_as_they_say() {
     let asked = names.questions.load(SeqCst);
     eventually("it is asked again", async || names.questions.load(SeqCst) > asked).await;
     assert!(answers(at, 3).await.contains_key("one"));
+}
+
+#[tokio::test]
+async fn nobody_is_served_before_names_are_known_and_old_ones_serve_until_new_ones_are() {
+    for kind in [DiscoveryType::StrictDns, DiscoveryType::LogicalDns] {
+        let origin = Moody::start("one").await;
+        let names = Names::start(&[[127, 0, 0, 1]], 60).await;
+        let a = named(kind, names.address, origin.address.port());
+        let (ads, gateway, at) = behind([a], [], &[]).await;
+        // Who believes `/ready` is not told that there is no endpoint.
+        assert!(answers(at, 1).await.contains_key("one"));
+        names.script.lock().unwrap().2 = SILENT;
+        let asked = names.questions.load(SeqCst);
+        ads.set([("a", of_name("other.test.", kind, names.address, origin.address.port()))]);
+        eventually("the new name is asked for", async || names.questions.load(SeqCst) > asked).await;
+        // The workers have what there is by now.
+        eventually("the new version is here", async || {
+            crate::client::get(gateway.admin, "/config_dump").await.unwrap().body.contains("other.test.")
+        })
+        .await;
+        assert_eq!(answers(at, 3).await.get("one"), Some(&3), "{kind:?}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod dynamic;
 mod filters;
 mod http;
 mod limits;
+mod quic;
 mod tcp;
 mod tls;
 mod upstream;

@@ -119,11 +119,14 @@ pub async fn grpc_health(number: Arc<AtomicU8>) -> (SocketAddr, JoinHandle<()>) 
 /// A name server that knows one thing: the addresses of every name, or a code of failure.
 pub struct Names {
     pub address: SocketAddr,
-    /// IPv4 addresses, how long they count, and a response code.
+    /// IPv4 addresses, how long they count, and a response code; [`SILENT`] for none.
     pub script: Arc<Mutex<(Vec<[u8; 4]>, u32, u8)>>,
     pub questions: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
+
+/// No response at all.
+pub const SILENT: u8 = 255;
 
 impl Names {
     pub async fn start(addresses: &[[u8; 4]], ttl: u32) -> Self {
@@ -142,6 +145,9 @@ impl Names {
                     count.fetch_add(1, SeqCst);
                 }
                 let (addresses, ttl, code) = told.lock().unwrap().clone();
+                if code == SILENT {
+                    continue;
+                }
                 let addresses = if is_a && code == 0 { addresses } else { Vec::new() };
                 let mut out = question.to_vec();
                 (out[2], out[3], out[7]) = (0x81, 0x80 | code, u8::try_from(addresses.len()).unwrap());

@@ -116,7 +116,7 @@ fn inline(text: &str) -> Option<DataSource> {
     Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() })
 }
 
-fn certificate(leaf: &Leaf) -> TlsCertificate {
+pub fn certificate(leaf: &Leaf) -> TlsCertificate {
     TlsCertificate { certificate_chain: inline(&leaf.chain), private_key: inline(&leaf.key), ..Default::default() }
 }
 
@@ -153,7 +153,7 @@ fn server(mut chain: FilterChain, leaf: &Leaf, trust: Option<CertificateValidati
     chain
 }
 
-fn install() {
+pub fn install() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

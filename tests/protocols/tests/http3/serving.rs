@@ -7,14 +7,23 @@ use super::{
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use std::{net::UdpSocket, time::Duration};
-use tombolo_controlplane_api::xds::{
-    envoy::{
-        config::core::v3::{HeaderValue, HeaderValueOption},
-        extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-            ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails,
+use tombolo_controlplane_api::{
+    util::pack_any,
+    xds::{
+        envoy::{
+            config::{
+                core::v3::{HeaderValue, HeaderValueOption},
+                rbac::v3::{Rbac as RBAC, rbac::Action},
+            },
+            extensions::filters::network::{
+                http_connection_manager::v3::http_connection_manager::{
+                    ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails,
+                },
+                rbac::v3::Rbac,
+            },
         },
+        google::protobuf::Any,
     },
-    google::protobuf::Any,
 };
 use tombolo_tests_kit::{ads::Ads, free};
 use tombolo_tests_protocols::{
@@ -97,6 +106,26 @@ async fn a_client_certificate_is_asked_for_and_passed_on() {
     assert!(!refused.is_empty());
     // Nobody else is the worse for it.
     client.get("/").await.unwrap();
+}
+
+/// What stands before the end of a chain counts over QUIC as it does over TCP.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_the_chain_does_not_let_in_is_not_served() {
+    for (action, served) in [(Action::Allow, false), (Action::Deny, true)] {
+        let world = World::with(1, |at, own, _| {
+            let tls = resources::server_tls(own, None);
+            // Rules without a policy: nobody is allowed, or nobody is denied.
+            let rules = RBAC { action: action as i32, ..Default::default() };
+            let filter = Rbac { rules: Some(rules), stat_prefix: "x".into(), ..Default::default() };
+            resources::guarded_http3_listener("h3", at, tls, resources::manager("origin"), pack_any(filter))
+        })
+        .await;
+        let answered = match Client::open(world.at, settings(&world.authority.root, None)).await {
+            Ok(mut client) => client.get("/").await.is_ok(),
+            Err(_) => false,
+        };
+        assert_eq!(answered, served, "{action:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,8 +89,8 @@ impl Writer {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Unsent::Gone)),
                     Poll::Pending => {
-                        self.body.poll_pump(cx);
-                        return Poll::Pending;
+                        let late = self.body.poll_pump(cx);
+                        return if late { Poll::Ready(Err(Unsent::Gone)) } else { Poll::Pending };
                     }
                 }
             }

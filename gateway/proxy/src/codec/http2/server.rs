@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock,
     codec::{Arrived, Broken, Incoming, Tunnel, Upgrade},
-    http::{Downstream, Exchange, handle, response::Outgoing},
+    http::{Downstream, Exchange, body::BodyError, handle, response::Outgoing},
     listen::Signal,
     net::stream::Stream as Socket,
 };
@@ -260,8 +260,8 @@ impl Call {
                 return Poll::Ready(None);
             }
             let polled = self.shared.poll_flow(cx, self.stream, &self.side, &mut body);
-            if polled.is_pending() {
-                body.poll_pump(cx);
+            if polled.is_pending() && body.poll_pump(cx) {
+                return Poll::Ready(Some(Err(BodyError::Timeout)));
             }
             polled.map(Some)
         })

@@ -75,7 +75,7 @@ pub(crate) async fn serve(inbound: Inbound, hcm: Arc<Hcm>, connection: quinn::Co
         life: hcm.timeouts.max_connection,
         abrupt: false,
     };
-    handle.settle(&inbound.chain, limits);
+    handle.settle(limits);
     let largest = usize::try_from(hcm.limits.headers_kb).unwrap_or(60) * 1024;
     let extended = hcm.http3.as_ref().is_some_and(|http3| http3.allow_connect);
     let (downstream, entered) = Downstream::new(inbound, hcm, true);

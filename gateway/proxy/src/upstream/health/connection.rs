@@ -5,7 +5,7 @@
 use super::Around;
 use crate::{
     net::{proxy_protocol, socket::Keepalive, stream::Stream},
-    tls::context::ClientContext,
+    tls::{context::ClientContext, verify::HostCheck},
     upstream::connect::{self, Offer, Peer, Target},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -247,7 +247,7 @@ impl Probe {
             // QUIC is asked over TCP as well.
             TransportSocket::Tls(context) | TransportSocket::Quic(context) => {
                 let config = self.around.configs.borrow().clone();
-                let built = self.around.tls.client(context, &config).ok()?;
+                let built = self.around.tls.client(context, &config, HostCheck::No).ok()?;
                 let name = if context.sni.is_empty() && context.auto_host_sni {
                     self.endpoint.hostname.clone()
                 } else {

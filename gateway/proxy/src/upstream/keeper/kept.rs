@@ -89,9 +89,10 @@ impl Kept {
         self.more.as_mut()?.dns.take()
     }
 
-    /// Nothing is known of its names yet.
+    /// Nobody said anything yet about some of its names.
     pub(super) fn is_unresolved(&self) -> bool {
-        self.more.as_ref().and_then(|more| more.dns.as_ref()).is_some_and(|(_, answers)| answers.is_empty())
+        let dns = self.more.as_ref().and_then(|more| more.dns.as_ref());
+        dns.is_some_and(|(_, answers)| dns::names(self.load()).iter().any(|name| !answers.contains_key(name)))
     }
 
     /// Nobody needs it any more.
@@ -101,17 +102,20 @@ impl Kept {
         }
     }
 
-    /// Takes what DNS said of a name. False when it changes nothing.
-    pub(super) fn answer(&mut self, name: Arc<str>, mut addresses: Vec<IpAddr>) -> bool {
+    /// Takes what DNS said of a name; `None`: it did not answer. False when it changes no endpoint.
+    pub(super) fn answer(&mut self, name: Arc<str>, addresses: Option<Vec<IpAddr>>) -> bool {
+        // An answer to what was asked before the last change is of no use.
+        let asked = dns::names(self.load()).contains(&name);
         let logical = matches!(self.cluster().discovery, Discovery::LogicalDns(..));
         let dns = self.more.as_mut().and_then(|more| more.dns.as_mut());
-        let Some((_, answers)) = dns else { return false };
+        let Some((_, answers)) = dns.filter(|_| asked) else { return false };
+        let Some(mut addresses) = addresses.filter(|addresses| !(logical && addresses.is_empty())) else {
+            // A logical endpoint is one that is always there, and no answer takes nothing away.
+            answers.entry(name).or_default();
+            return false;
+        };
         let known = answers.get(&name);
         if logical {
-            if addresses.is_empty() {
-                // A logical endpoint is one that is always there.
-                return false;
-            }
             // Servers turn their answers round. The address in use stays the first as long as it is one of them, so that
             // connections to it stay of use.
             if let Some(at) = known.and_then(|k| k.first()).and_then(|f| addresses.iter().position(|a| a == f)) {
@@ -308,9 +312,13 @@ fn detector(
     Some(detector)
 }
 
-/// Names that are addresses need no question and count at once.
-pub(super) fn literals(load: &ClusterLoad) -> Vec<(Arc<str>, Vec<IpAddr>)> {
-    dns::names(load).into_iter().filter_map(|name| Some((name.clone(), vec![name.parse().ok()?]))).collect()
+/// What is known of a load's names before anybody is asked: what was answered before, and names that are addresses.
+pub(super) fn known(load: &ClusterLoad, mut before: Answers) -> Answers {
+    let of = |name: Arc<str>| {
+        let known = before.remove(&name).or_else(|| Some(vec![name.parse().ok()?]))?;
+        Some((name, known))
+    };
+    dns::names(load).into_iter().filter_map(of).collect()
 }
 
 /// No endpoints.

@@ -35,6 +35,7 @@ pub(super) async fn open(pool: Rc<Pool>, permit: Permit) {
         streams: Cell::new(0),
         retired: Cell::new(false),
         opened: Instant::now(),
+        quiet_since: Cell::new(Instant::now()),
     });
     let books =
         Books { pool: Rc::downgrade(&pool), watch: pool.watch.clone(), conn: conn.clone(), permit: Some(permit) };
