@@ -28,7 +28,7 @@ mod value;
 
 pub use cluster::{
     BindSettings, Cluster, Discovery, DnsFamily, DnsResolver, DnsSettings, EndpointMetadata, ForwardNames,
-    Http1Upstream, HttpVersions, OriginalDst, Preconnect, ProxyProtocolVersion, TcpKeepalive, TransportMatch,
+    Http1Upstream, HttpVersions, OriginalDst, ProxyProtocolVersion, TcpKeepalive, TransportMatch,
     TransportSocket, UpstreamHttp,
 };
 pub use filter::{

@@ -318,14 +318,7 @@ fn hedge(action: &RouteAction, matched: &Matched, head: &Head) -> Option<crate::
     let configured = action.hedge.as_ref().or(matched.host().hedge.as_ref()).map(|hedge| **hedge);
     match forward::told_hedging(head) {
         None => configured,
-        Some(on_per_try_timeout) => {
-            let base = configured.unwrap_or(crate::config::Hedge {
-                initial: 1,
-                additional_per_million: 0,
-                on_per_try_timeout: false,
-            });
-            Some(crate::config::Hedge { on_per_try_timeout, ..base })
-        }
+        Some(on_per_try_timeout) => Some(crate::config::Hedge { on_per_try_timeout }),
     }
 }
 

@@ -53,7 +53,6 @@ pub(crate) fn hcm() -> Hcm {
         server_header: ServerHeader::Overwrite,
         via: None,
         append_x_forwarded_port: false,
-        append_local_overload: false,
         scheme_overwrite: None,
         timeouts: Timeouts {
             idle: None,

@@ -124,7 +124,7 @@ pub(crate) async fn obtain(authority: &Remote) -> Result<(Arc<Secret>, credentia
     let facts = credentials::facts(&leaf).map_err(|e| CertError::Answer(e.to_string()))?;
     let private = key.private()?;
     credentials::Credentials::from_pem(pem.as_bytes(), private.pem()).map_err(|e| CertError::Answer(e.to_string()))?;
-    let certificate = Certificate { chain: pem.into_bytes().into(), key: private, ocsp_staple: None };
+    let certificate = Certificate { chain: pem.into_bytes().into(), key: private };
     Ok((Arc::new(Secret::Certificate(certificate)), facts))
 }
 

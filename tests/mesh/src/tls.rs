@@ -24,7 +24,6 @@ pub(crate) fn certificate(identity: &Identity) -> Secret {
     Secret::Certificate(Certificate {
         chain: Shown::of(identity).write().into_bytes().into(),
         key: PrivateKey::from_pem(b"a key".to_vec()),
-        ocsp_staple: None,
     })
 }
 

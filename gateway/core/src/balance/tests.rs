@@ -24,7 +24,6 @@ pub(super) fn settings(policy: LbPolicy) -> LbSettings {
         locality: LocalityMode::Flat,
         subsets: None,
         slow_start: None,
-        update_merge_window: None,
         ignore_new_until_checked: false,
         override_host_statuses: 0,
         hash_by_hostname: false,

@@ -44,7 +44,6 @@ fn listener(chains: Vec<Arc<FilterChain>>, default: Option<Arc<FilterChain>>) ->
         transparent: false,
         freebind: false,
         ipv4_compat: false,
-        reuse_port: true,
         backlog: None,
         max_connections: None,
         quic: None,

@@ -6,11 +6,7 @@ use super::{
     CircuitBreakers, ClusterLoad, HealthCheck, Http3Settings, LbSettings, Metadata, OutlierDetection, UpstreamTls,
     Value,
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +41,6 @@ pub struct Cluster {
     pub bind: Option<Arc<BindSettings>>,
     /// TCP keep-alive; `None`: off.
     pub keepalive: Option<Arc<TcpKeepalive>>,
-    /// Connections opened ahead of need.
-    pub preconnect: Preconnect,
     /// Connections are closed when their endpoint turns unhealthy.
     pub close_on_health_failure: bool,
     /// An endpoint that left discovery goes at once, even while healthy by active checks.
@@ -169,8 +163,6 @@ pub struct UpstreamHttp {
     pub idle_timeout: Option<Duration>,
     /// Connections are drained after so long.
     pub max_connection_duration: Option<Duration>,
-    /// No request lives longer.
-    pub max_stream_duration: Option<Duration>,
     /// Requests per connection; 0: any number.
     pub max_requests_per_connection: u32,
     /// Response headers; `None`: Envoy's 100.
@@ -218,8 +210,6 @@ pub struct Http1Upstream {
     pub preserve_case: bool,
     /// Requests with both Content-Length and Transfer-Encoding pass (without the former).
     pub allow_chunked_length: bool,
-    /// Send the whole URL in the request line.
-    pub absolute_url: bool,
 }
 
 /// How bytes travel to an endpoint.
@@ -273,8 +263,6 @@ pub struct TransportMatch {
 pub struct BindSettings {
     /// Address, with port or port 0.
     pub source: Option<SocketAddr>,
-    /// For the other address family.
-    pub more_sources: Box<[IpAddr]>,
     /// IP_FREEBIND.
     pub freebind: bool,
 }
@@ -288,21 +276,6 @@ pub struct TcpKeepalive {
     pub time: Option<Duration>,
     /// Between probes.
     pub interval: Option<Duration>,
-}
-
-/// Connections opened ahead of need.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Preconnect {
-    /// Connections per stream wanted at an endpoint; 1.0: none ahead.
-    pub per_upstream: f64,
-    /// The same across the cluster.
-    pub predictive: f64,
-}
-
-impl Default for Preconnect {
-    fn default() -> Self {
-        Self { per_upstream: 1.0, predictive: 1.0 }
-    }
 }
 
 impl Cluster {

@@ -47,8 +47,6 @@ pub struct Hcm {
     pub via: Option<HeaderValue>,
     /// `x-forwarded-port` is put when absent.
     pub append_x_forwarded_port: bool,
-    /// `x-envoy-local-overloaded` on local refusals.
-    pub append_local_overload: bool,
     /// `:scheme` for upstream, whatever the client said.
     pub scheme_overwrite: Option<SchemeOverwrite>,
     /// Clocks.

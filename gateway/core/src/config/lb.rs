@@ -20,8 +20,6 @@ pub struct LbSettings {
     pub subsets: Option<Arc<SubsetSettings>>,
     /// Growing weight of fresh endpoints (round robin, least request).
     pub slow_start: Option<SlowStart>,
-    /// Wait so long to gather changes of endpoints; `None`: Envoy's second.
-    pub update_merge_window: Option<Duration>,
     /// Endpoints count only after their first active check.
     pub ignore_new_until_checked: bool,
     /// Keep using the chosen endpoint for as long as its health allows when it is named by a session (stateful sessions), by

@@ -69,8 +69,6 @@ pub struct Listener {
     pub freebind: bool,
     /// `::` takes IPv4 as well.
     pub ipv4_compat: bool,
-    /// One socket per worker (SO_REUSEPORT).
-    pub reuse_port: bool,
     /// Of the listen queue. `None`: the platform's.
     pub backlog: Option<u32>,
     /// Most connections at once. `None`: as many as the process bears.
@@ -121,8 +119,6 @@ pub struct ProxyProtocolSettings {
     pub deny_v1: bool,
     /// Version 2 is refused.
     pub deny_v2: bool,
-    /// Type-length-values to keep for headers, logs and upstreams: all of them when `None`.
-    pub keep_tlvs: Option<Box<[u8]>>,
 }
 
 /// One way to treat a connection.

@@ -155,8 +155,6 @@ pub struct Route {
     pub overrides: FilterOverrides,
     /// Prefix of statistics; empty: none are kept.
     pub stat_prefix: Arc<str>,
-    /// Name of the operation in traces; empty: none.
-    pub decorator: Arc<str>,
     /// See [`VirtualHost::body_buffer_limit`].
     pub body_buffer_limit: Option<u64>,
     /// Free-form.
@@ -277,8 +275,6 @@ pub struct UpgradeOverride {
     pub upgrade: Upgrade,
     /// CONNECT is ended here: the body is sent to the upstream as raw TCP.
     pub terminate_connect: bool,
-    /// The same for POST.
-    pub allow_post: bool,
 }
 
 /// Which cluster.
@@ -504,10 +500,6 @@ pub enum ResetFormat {
 /// Several tries at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hedge {
-    /// Tries at the start; 1.
-    pub initial: u32,
-    /// Chance of one more, in parts of a million.
-    pub additional_per_million: u32,
     /// A try that ran out of its time goes on while the next starts.
     pub on_per_try_timeout: bool,
 }

@@ -5,7 +5,7 @@
 
 use super::StringMatcher;
 use bytes::Bytes;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 use tombolo_federation_model::TrustDomain;
 
 /// What server and client have in common.
@@ -74,12 +74,8 @@ pub struct DownstreamTls {
     pub require_client_certificate: bool,
     /// Connections without SNI are refused.
     pub require_sni: bool,
-    /// No session resumption by state on the server.
-    pub disable_stateful_resumption: bool,
     /// No session tickets.
     pub disable_tickets: bool,
-    /// How long a session may be resumed. `None`: the library's.
-    pub session_timeout: Option<Duration>,
 }
 
 /// TLS as client.
@@ -188,8 +184,6 @@ pub struct Certificate {
     pub chain: Bytes,
     /// PEM.
     pub key: PrivateKey,
-    /// DER of an OCSP response, when there is one.
-    pub ocsp_staple: Option<Bytes>,
 }
 
 /// A private key in PEM: wiped when dropped, never shown.

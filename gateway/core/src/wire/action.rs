@@ -3,8 +3,8 @@
 use super::{
     Refusal,
     any::{
-        At, Decoded, bool_or, distinct, filled, header_name, header_value, one_line, opt_duration, refuse, structure,
-        timeout, u32_or, unpack,
+        At, Decoded, bool_or, distinct, filled, header_name, header_value, known, one_line, opt_duration, refuse,
+        structure, timeout, u32_or, unpack,
     },
     filter, header, matcher, retry, route,
 };
@@ -48,7 +48,7 @@ pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded
         ra::ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
         ra::ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let priority = priority(message.priority);
+    let priority = priority(message.priority).at("priority")?;
     let pb::RouteAction {
         cluster_not_found_response_code: _,
         metadata_match,
@@ -113,8 +113,11 @@ pub(super) fn forward(message: pb::RouteAction, matches: &RouteMatch) -> Decoded
     })
 }
 
-fn priority(value: i32) -> RoutePriority {
-    if value == core::RoutingPriority::High as i32 { RoutePriority::High } else { RoutePriority::Default }
+fn priority(value: i32) -> Result<RoutePriority, String> {
+    Ok(match known(value)? {
+        core::RoutingPriority::High => RoutePriority::High,
+        core::RoutingPriority::Default => RoutePriority::Default,
+    })
 }
 
 /// The `envoy.lb` part of metadata, sorted by key.
@@ -343,11 +346,13 @@ fn upgrade(message: ra::UpgradeConfig) -> Decoded<UpgradeOverride> {
     {
         return Err(Refusal::unsupported("connect_config.proxy_protocol_config"));
     }
+    if connect_config.as_ref().is_some_and(|config| config.allow_post) {
+        return Err(Refusal::unsupported("connect_config.allow_post"));
+    }
     one_line(&upgrade_type).at("upgrade_type")?;
     Ok(UpgradeOverride {
         upgrade: Upgrade { kind: filled(upgrade_type).at("upgrade_type")?.into(), enabled: bool_or(enabled, true) },
         terminate_connect: connect_config.is_some(),
-        allow_post: connect_config.is_some_and(|config| config.allow_post),
     })
 }
 

@@ -121,6 +121,11 @@ pub(crate) fn filled(text: String) -> Result<String, String> {
     if text.is_empty() { Err("empty".to_owned()) } else { Ok(text) }
 }
 
+/// A list that must not be empty.
+pub(crate) fn some<T>(list: &[T]) -> Result<(), String> {
+    if list.is_empty() { Err("empty".to_owned()) } else { Ok(()) }
+}
+
 /// A text that may go into a header or a request line.
 pub(crate) fn one_line(text: &str) -> Result<(), String> {
     match text.bytes().find(|byte| matches!(byte, 0 | b'\r' | b'\n')) {

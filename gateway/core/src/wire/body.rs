@@ -142,6 +142,7 @@ fn coder(library: Option<TypedExtensionConfig>) -> Decoded<Coder> {
                 return Err(Refusal::new(name, "not a value of the enumeration")).at(place);
             }
         }
+        let _ = (memory_level, compression_strategy, window_bits, chunk_size);
         let level = u8::try_from(compression_level).ok().filter(|level| (1..=9).contains(level));
         Ok(Coder::Gzip { level })
     } else if kind == Brotli::full_name() {

@@ -176,3 +176,35 @@ fn endpoints_have_an_address_a_port_and_a_weight() {
     assert!(refused(place("a.test", port.clone()), None).ends_with("\"a.test\" is not an IP address"));
     assert!(refused(place("10.0.0.1", port), number(0)).contains("lb_endpoints[0].load_balancing_weight: 0"));
 }
+
+#[test]
+fn what_nobody_heeds_is_refused_by_name() {
+    use tombolo_controlplane_api::xds::envoy::extensions::filters::network::tcp_proxy::v3 as t;
+    let connect = ra::UpgradeConfig {
+        upgrade_type: "CONNECT".into(),
+        connect_config: Some(ra::upgrade_config::ConnectConfig { allow_post: true, ..Default::default() }),
+        ..Default::default()
+    };
+    assert!(action(|a| a.upgrade_configs.push(connect.clone())).contains("connect_config.allow_post: not supported"));
+    let proxy = t::TcpProxy {
+        stat_prefix: "t".into(),
+        tunneling_config: Some(t::tcp_proxy::TunnelingConfig { hostname: "a:1".into(), ..Default::default() }),
+        cluster_specifier: Some(t::tcp_proxy::ClusterSpecifier::Cluster("c".into())),
+        ..Default::default()
+    };
+    let why = refused(Kind::Listener, &listener_message("l", any(&proxy)));
+    assert!(why.contains("tunneling_config: not supported"), "{why}");
+}
+
+#[test]
+fn what_says_nothing_or_what_nobody_knows_is_refused() {
+    assert!(action(|a| a.priority = 99).contains("priority: 99 is not known"));
+    let hedge = r::HedgePolicy { initial_requests: number(0), ..Default::default() };
+    assert!(action(|a| a.hedge_policy = Some(hedge)).contains("hedge_policy.initial_requests: 0"));
+    let rule = r::RateLimit::default();
+    assert!(action(|a| a.rate_limits.push(rule.clone())).contains("rate_limits[0].actions: empty"));
+    assert!(host(|h| h.routes[0].decorator = Some(r::Decorator::default())).contains("decorator.operation: empty"));
+    let mut listener = listener_message("l", any(&hcm_message("r", vec![router()])));
+    listener.connection_balance_config = Some(Default::default());
+    assert!(refused(Kind::Listener, &listener).contains("connection_balance_config.balance_type: missing"));
+}

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::{
     BindSettings, Cluster, ClusterLoad, Discovery, DnsSettings, EndpointMetadata, HttpVersions, LbPolicy, OriginalDst,
-    Preconnect, ProxyProtocolVersion, TcpKeepalive, TransportMatch, TransportSocket, UpstreamHttp, Value,
+    ProxyProtocolVersion, TcpKeepalive, TransportMatch, TransportSocket, UpstreamHttp, Value,
 };
 use prost::Name as _;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -154,6 +154,7 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         common: common_lb_config,
         policy: load_balancing_policy,
     };
+    preconnect_policy.map(preconnect).transpose().at("preconnect_policy")?;
     let lb = lb::settings(parts)?;
     provides(&discovery, &lb.policy)?;
     let matches = transport_socket_matches.into_iter().enumerate();
@@ -181,7 +182,6 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
             .collect::<Decoded<_>>()?,
         bind: upstream_bind_config.map(bind).transpose().at("upstream_bind_config")?.map(Arc::new),
         keepalive: connection_options(upstream_connection_options).at("upstream_connection_options")?.map(Arc::new),
-        preconnect: preconnect_policy.map(preconnect).transpose().at("preconnect_policy")?.unwrap_or_default(),
         close_on_health_failure: close_connections_on_host_health_failure,
         ignore_health_on_removal: ignore_health_on_host_removal,
         pool_per_downstream: connection_pool_per_downstream_connection,
@@ -473,14 +473,10 @@ fn bind(message: core::BindConfig) -> Decoded<BindSettings> {
         validate_network_namespaces,
     } = message;
     refuse!(socket_options, local_address_selector, validate_network_namespaces);
-    let extra = extra_source_addresses.into_iter().filter_map(|extra| extra.address).chain(additional_source_addresses);
-    let more = extra
-        .map(|a| address::socket(a).map(|socket| socket.ip()))
-        .collect::<Decoded<_>>()
-        .at("extra_source_addresses")?;
+    // Of addresses for the other family: there the platform chooses.
+    let _ = (extra_source_addresses, additional_source_addresses);
     Ok(BindSettings {
         source: source_address.map(address::socket).transpose().at("source_address")?,
-        more_sources: more,
         freebind: bool_or(freebind, false),
     })
 }
@@ -501,12 +497,11 @@ fn connection_options(message: Option<pb::UpstreamConnectionOptions>) -> Decoded
     }))
 }
 
-fn preconnect(message: c::PreconnectPolicy) -> Decoded<Preconnect> {
+/// How connections are opened ahead of need is our own affair.
+fn preconnect(message: c::PreconnectPolicy) -> Decoded<()> {
     let c::PreconnectPolicy { per_upstream_preconnect_ratio, predictive_preconnect_ratio, preconnect_enabled_metadata } =
         message;
+    let _ = (per_upstream_preconnect_ratio, predictive_preconnect_ratio);
     refuse!(preconnect_enabled_metadata);
-    Ok(Preconnect {
-        per_upstream: per_upstream_preconnect_ratio.map_or(1.0, |ratio| ratio.value),
-        predictive: predictive_preconnect_ratio.map_or(1.0, |ratio| ratio.value),
-    })
+    Ok(())
 }

@@ -124,7 +124,7 @@ fn manager(message: pb::HttpConnectionManager, written: Option<&[u8]>) -> Decode
     refuse!(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, typed_header_validation_config);
     refuse!(access_log_flush_interval, flush_access_log_on_new_request, access_log_options);
     // A connection that has lived its time is always drained safely; PROXY protocol state goes nowhere from here.
-    let _ = (http1_safe_max_connection_duration, add_proxy_protocol_connection_state);
+    let _ = (append_local_overload, http1_safe_max_connection_duration, add_proxy_protocol_connection_state);
     if stat_prefix.is_empty() {
         return Err(Refusal::new("stat_prefix", "empty"));
     }
@@ -176,7 +176,6 @@ fn manager(message: pb::HttpConnectionManager, written: Option<&[u8]>) -> Decode
         server_header,
         via: if via.is_empty() { None } else { Some(header_value(&via).at("via")?) },
         append_x_forwarded_port,
-        append_local_overload,
         scheme_overwrite: scheme_header_transformation
             .map(scheme)
             .transpose()

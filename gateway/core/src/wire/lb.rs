@@ -73,7 +73,6 @@ fn plain(policy: LbPolicy) -> LbSettings {
         locality: LocalityMode::Flat,
         subsets: None,
         slow_start: None,
-        update_merge_window: None,
         ignore_new_until_checked: false,
         override_host_statuses: 0,
         hash_by_hostname: false,
@@ -410,7 +409,9 @@ fn apply_common(message: c::CommonLbConfig, settings: &mut LbSettings) -> Decode
     if !(0.0..=100.0).contains(&settings.panic_threshold) {
         return Err(Refusal::new("healthy_panic_threshold", "not from 0 to 100"));
     }
-    settings.update_merge_window = update_merge_window.as_ref().map(duration).transpose().at("update_merge_window")?;
+    // Changes are taken as they come.
+    update_merge_window.as_ref().map(duration).transpose().at("update_merge_window")?;
+    let _ = update_merge_window;
     settings.ignore_new_until_checked = ignore_new_hosts_until_first_hc;
     if let Some(statuses) = override_host_status {
         settings.override_host_statuses = statuses.statuses.iter().fold(0, |bits, status| bits | (1 << (*status & 31)));

@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, filled, header_name, refuse, some_time, u32_or, within},
+    any::{At, Decoded, bool_or, distinct, filled, header_name, refuse, some, some_time, u32_or, within},
     header, matcher,
 };
 use crate::{
@@ -59,6 +59,8 @@ pub(super) fn filter(message: limit::LocalRateLimit, on_route: bool) -> Decoded<
     if token_bucket.is_none() && (on_route || !descriptors.is_empty()) {
         return Err(Refusal::new("token_bucket", "missing"));
     }
+    let named: Vec<_> = descriptors.iter().map(|one| &one.entries).collect();
+    distinct(&named, "descriptors")?;
     let descriptors = descriptors.into_iter().enumerate().map(|(at, one)| descriptor(one).nth("descriptors", at));
     // Without a word on the share Envoy does nothing.
     let never = Fraction { numerator: 0, ..Fraction::always() };
@@ -104,14 +106,13 @@ pub(super) fn bucket(message: Bucket) -> Decoded<Arc<TokenBucket>> {
 
 fn descriptor(message: LocalRateLimitDescriptor) -> Decoded<DescriptorLimit> {
     let LocalRateLimitDescriptor { entries, token_bucket, shadow_mode } = message;
-    if entries.is_empty() {
-        return Err(Refusal::new("entries", "empty"));
-    }
+    some(&entries).at("entries")?;
     let entries = entries.into_iter().enumerate().map(|(at, entry)| {
+        let key = filled(entry.key).at("key").nth("entries", at)?;
         if entry.value.is_empty() {
             return Err(Refusal::unsupported(format!("entries[{at}].value (empty)")));
         }
-        Ok((Box::from(entry.key), Box::from(entry.value)))
+        Ok((Box::from(key), Box::from(entry.value)))
     });
     let own = token_bucket.ok_or_else(|| Refusal::new("token_bucket", "missing"))?;
     Ok(DescriptorLimit {
@@ -139,6 +140,7 @@ fn rule(message: RateLimit) -> Decoded<RateRule> {
         message;
     let _ = disable_key;
     refuse!(limit, hits_addend, apply_on_stream_done, x_ratelimit_option);
+    some(&actions).at("actions")?;
     let actions = actions.into_iter().enumerate().map(|(at, one)| action(one).nth("actions", at));
     Ok(RateRule { stage: u32_or(stage, 0), actions: actions.collect::<Decoded<_>>()? })
 }
@@ -158,21 +160,27 @@ fn action(message: Action) -> Decoded<RateAction> {
         Some(A::RequestHeaders(by)) => {
             let name = if by.header_name.eq_ignore_ascii_case(":authority") { "host" } else { &by.header_name };
             let name = header_name(name).at("request_headers.header_name")?;
-            RateAction::Header(name, by.descriptor_key.into(), by.skip_if_absent)
+            let key = filled(by.descriptor_key).at("request_headers.descriptor_key")?;
+            RateAction::Header(name, key.into(), by.skip_if_absent)
         }
         Some(A::QueryParameters(by)) => {
-            RateAction::Query(by.query_parameter_name.into(), by.descriptor_key.into(), by.skip_if_absent)
+            let name = filled(by.query_parameter_name).at("query_parameters.query_parameter_name")?;
+            let key = filled(by.descriptor_key).at("query_parameters.descriptor_key")?;
+            RateAction::Query(name.into(), key.into(), by.skip_if_absent)
         }
-        Some(A::GenericKey(by)) => RateAction::Key(key(by.descriptor_key, "generic_key"), by.descriptor_value.into()),
+        Some(A::GenericKey(by)) => {
+            let value = filled(by.descriptor_value).at("generic_key.descriptor_value")?;
+            RateAction::Key(key(by.descriptor_key, "generic_key"), value.into())
+        }
         Some(A::HeaderValueMatch(by)) => RateAction::HeaderMatch(
             key(by.descriptor_key, "header_match"),
-            by.descriptor_value.into(),
+            filled(by.descriptor_value).at("header_value_match.descriptor_value")?.into(),
             bool_or(by.expect_match, true),
             matcher::headers(by.headers, "headers").at("header_value_match")?,
         ),
         Some(A::QueryParameterValueMatch(by)) => RateAction::QueryMatch(
             key(by.descriptor_key, "query_match"),
-            by.descriptor_value.into(),
+            filled(by.descriptor_value).at("query_parameter_value_match.descriptor_value")?.into(),
             bool_or(by.expect_match, true),
             by.query_parameters.into_iter().map(matcher::query).collect::<Decoded<_>>()?,
         ),

@@ -23,7 +23,7 @@ use tombolo_controlplane_api::xds::envoy::{
     config::{
         core::v3::{
             TrafficDirection, TransportSocket, address::Address as PbAddress, proxy_protocol_config::Version,
-            proxy_protocol_pass_through_tl_vs::PassTlVsMatchType, transport_socket::ConfigType as SocketConfig,
+            transport_socket::ConfigType as SocketConfig,
         },
         listener::v3::{
             self as pb, filter_chain_match::ConnectionSourceType, listener::ListenerSpecifier,
@@ -96,10 +96,14 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
         enable_mptcp
     );
     refuse!(tcp_fast_open_queue_length, api_listener, tcp_keepalive);
+    if connection_balance_config.as_ref().is_some_and(|balance| balance.balance_type.is_none()) {
+        return Err(Refusal::new("connection_balance_config.balance_type", "missing"));
+    }
     // How connections spread over workers, how many are accepted at once and what is counted is our own affair; when a listener
     // goes it always drains.
     let _ =
         (stats_matcher, drain_type, connection_balance_config, max_connections_to_accept_per_socket_event, reuse_port);
+    let _ = enable_reuse_port;
     let _ = (ignore_global_conn_limit, bypass_overload_manager);
     if name.is_empty() {
         return Err(Refusal::new("name", "empty"));
@@ -147,7 +151,6 @@ pub(super) fn listener(message: pb::Listener) -> Decoded<Listener> {
         transparent: bool_or(transparent, false),
         freebind: bool_or(freebind, false),
         ipv4_compat,
-        reuse_port: bool_or(enable_reuse_port, true),
         backlog: tcp_backlog_size.map(|size| size.value),
         max_connections: None,
         quic,
@@ -393,8 +396,11 @@ fn tls_inspector(message: TlsInspector) -> Decoded<ListenerFilter> {
         close_connection_on_client_hello_parsing_errors,
         max_client_hello_size,
     } = message;
-    if bool_or(enable_ja3_fingerprinting, false) || bool_or(enable_ja4_fingerprinting, false) {
+    if bool_or(enable_ja3_fingerprinting, false) {
         return Err(Refusal::unsupported("enable_ja3_fingerprinting"));
+    }
+    if bool_or(enable_ja4_fingerprinting, false) {
+        return Err(Refusal::unsupported("enable_ja4_fingerprinting"));
     }
     // How a hello is read is our own affair, and a broken one is always the end of a connection.
     let _ = (initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size);
@@ -411,16 +417,12 @@ fn proxy_protocol(message: ProxyProtocol) -> Decoded<ProxyProtocolSettings> {
         tlv_location,
     } = message;
     refuse!(rules, tlv_location);
-    let _ = stat_prefix;
+    // What else a header brings is passed on to nobody.
+    let _ = (stat_prefix, pass_through_tlvs);
     let denied = |version: Version| disallowed_versions.contains(&(version as i32));
     let (deny_v1, deny_v2) = (denied(Version::V1), denied(Version::V2));
     if deny_v1 && deny_v2 {
         return Err(Refusal::new("disallowed_versions", "no version is left"));
     }
-    let keep_tlvs = match pass_through_tlvs {
-        None => Some(Box::default()),
-        Some(tlvs) if tlvs.match_type() == PassTlVsMatchType::IncludeAll => None,
-        Some(tlvs) => Some(tlvs.tlv_type.iter().filter_map(|kind| u8::try_from(*kind).ok()).collect()),
-    };
-    Ok(ProxyProtocolSettings { optional: allow_requests_without_proxy_protocol, deny_v1, deny_v2, keep_tlvs })
+    Ok(ProxyProtocolSettings { optional: allow_requests_without_proxy_protocol, deny_v1, deny_v2 })
 }

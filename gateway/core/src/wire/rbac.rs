@@ -3,7 +3,7 @@
 
 use super::{
     Refusal, address,
-    any::{At, Decoded, refuse, type_name, unpack},
+    any::{At, Decoded, known, refuse, some, type_name, unpack},
     matcher, metadata,
 };
 use crate::{
@@ -70,7 +70,7 @@ fn both(own: Option<pb::Rbac>, shadow: Option<pb::Rbac>) -> Decoded<AccessRules>
 }
 
 fn rules(message: pb::Rbac) -> Decoded<Rules> {
-    let action = match message.action() {
+    let action = match known(message.action).at("action")? {
         Action::Allow => AccessAction::Allow,
         Action::Deny => AccessAction::Deny,
         Action::Log => AccessAction::Log,
@@ -90,6 +90,8 @@ fn all_policies(policies: HashMap<String, pb::Policy>) -> Decoded<Vec<AccessPoli
         let place = format!("policies[{name}]");
         let read = || {
             refuse!(condition, checked_condition, cel_config);
+            some(&permissions).at("permissions")?;
+            some(&principals).at("principals")?;
             let of = permissions.into_iter().enumerate().map(|(at, p)| permission(p, 0).nth("permissions", at));
             let by = principals.into_iter().enumerate().map(|(at, p)| principal(p, 0).nth("principals", at));
             Ok(AccessPolicy {
@@ -108,6 +110,7 @@ fn deeper(depth: u32) -> Decoded<u32> {
 }
 
 fn permissions(set: permission::Set, depth: u32) -> Decoded<Box<[Condition]>> {
+    some(&set.rules).at("rules")?;
     set.rules.into_iter().enumerate().map(|(at, one)| permission(one, depth).nth("rules", at)).collect()
 }
 
@@ -141,6 +144,7 @@ fn permission(message: pb::Permission, depth: u32) -> Decoded<Condition> {
 }
 
 fn principals(set: principal::Set, depth: u32) -> Decoded<Box<[Condition]>> {
+    some(&set.ids).at("ids")?;
     set.ids.into_iter().enumerate().map(|(at, one)| principal(one, depth).nth("ids", at)).collect()
 }
 
@@ -249,10 +253,24 @@ mod tests {
 
     #[test]
     fn what_cannot_be_judged_is_refused_by_name() {
+        let any = vec![pb::Permission { rule: Some(Rule::Any(true)) }];
         let condition = pb::Policy { condition: Some(Expr::default()), ..Default::default() };
         assert_eq!(refused(condition), ": rules.policies[p].condition: not supported");
         let state = pb::Principal { identifier: Some(Identifier::FilterState(Default::default())) };
-        let state = pb::Policy { principals: vec![state], ..Default::default() };
+        let state = pb::Policy { permissions: any.clone(), principals: vec![state], ..Default::default() };
         assert_eq!(refused(state), ": rules.policies[p].principals[0].filter_state: not supported");
+    }
+    #[test]
+    fn what_says_nothing_is_refused() {
+        let any = vec![pb::Permission { rule: Some(Rule::Any(true)) }];
+        assert_eq!(refused(pb::Policy::default()), ": rules.policies[p].permissions: empty");
+        let nobody = pb::Policy { permissions: any, ..Default::default() };
+        assert_eq!(refused(nobody), ": rules.policies[p].principals: empty");
+        let none = pb::Permission { rule: Some(Rule::AndRules(permission::Set::default())) };
+        let everybody = vec![pb::Principal { identifier: Some(Identifier::Any(true)) }];
+        let none = pb::Policy { permissions: vec![none], principals: everybody, ..Default::default() };
+        assert_eq!(refused(none), ": rules.policies[p].permissions[0].and_rules.rules: empty");
+        let rules = http::Rbac { rules: Some(pb::Rbac { action: 99, ..Default::default() }), ..Default::default() };
+        assert_eq!(of_http(rules).unwrap_err().to_string(), ": rules.action: 99 is not known");
     }
 }

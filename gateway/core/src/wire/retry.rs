@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, header_name, opt_duration, refuse, some_time, timeout, type_name, u32_or, unpack},
+    any::{At, Decoded, header_name, opt_duration, refuse, some_time, timeout, type_name, u32_or, unpack, within},
     matcher,
 };
 use crate::{
@@ -124,11 +124,8 @@ fn reset(message: Option<rp::RateLimitedRetryBackOff>) -> Decoded<(Box<[ResetHea
 
 pub(super) fn hedge(message: pb::HedgePolicy) -> Decoded<Hedge> {
     let pb::HedgePolicy { initial_requests, additional_request_chance, hedge_on_per_try_timeout } = message;
-    let chance = additional_request_chance.map(|chance| matcher::share(&chance, ""));
-    let per_million = chance.map_or(0, |c| u64::from(c.numerator) * 1_000_000 / u64::from(c.denominator));
-    Ok(Hedge {
-        initial: u32_or(initial_requests, 1).max(1),
-        additional_per_million: u32::try_from(per_million.min(1_000_000)).unwrap_or(1_000_000),
-        on_per_try_timeout: hedge_on_per_try_timeout,
-    })
+    within(initial_requests, 1..=u32::MAX, "initial_requests")?;
+    // As in Envoy: only a try that ran out of its time gets company.
+    let _ = (initial_requests, additional_request_chance);
+    Ok(Hedge { on_per_try_timeout: hedge_on_per_try_timeout })
 }

@@ -228,6 +228,9 @@ fn route(message: pb::Route, most_body: usize) -> Decoded<Route> {
         action: target,
     } = message;
     refuse!(tracing, route_specifiers);
+    // Names spans, of which this gateway makes none.
+    decorator.as_ref().map(|decorator| filled(decorator.operation.clone())).transpose().at("decorator.operation")?;
+    let _ = decorator;
     let matches = route_match(r#match.ok_or_else(|| Refusal::new("match", "missing"))?).at("match")?;
     let target = match target {
         Some(Action::Route(route)) => RouteTarget::Forward(Box::new(action::forward(route, &matches).at("route")?)),
@@ -247,7 +250,6 @@ fn route(message: pb::Route, most_body: usize) -> Decoded<Route> {
         response_headers: response_changes(response_headers_to_add, &response_headers_to_remove)?,
         overrides: filter::overrides(typed_per_filter_config)?,
         stat_prefix: stat_prefix.into(),
-        decorator: decorator.map(|decorator| decorator.operation).unwrap_or_default().into(),
         body_buffer_limit: body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
         metadata: metadata(meta.as_ref()).at("metadata")?,
     })

@@ -127,7 +127,6 @@ impl Sharing {
     fn route(&mut self, route: &mut Route) {
         self.name(&mut route.name);
         self.name(&mut route.stat_prefix);
-        self.name(&mut route.decorator);
         let RouteTarget::Forward(action) = &mut route.target else { return };
         action.retry.iter_mut().for_each(|retry| self.retry.share(retry));
         match &mut action.cluster {

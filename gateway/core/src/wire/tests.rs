@@ -253,7 +253,7 @@ fn secrets_keep_bundles_apart_and_never_read_files() {
 fn a_key_that_is_no_pem_is_refused() {
     let secret = |key: &str| {
         let certificate = t::TlsCertificate {
-            certificate_chain: inline(b"chain"),
+            certificate_chain: inline(b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"),
             private_key: inline(key.as_bytes()),
             ..Default::default()
         };

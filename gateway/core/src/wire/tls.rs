@@ -2,7 +2,7 @@
 
 use super::{
     Refusal,
-    any::{At, Decoded, bool_or, data, opt_duration, refuse, texts, type_name, unpack},
+    any::{At, Decoded, bool_or, data, distinct, opt_duration, refuse, texts, type_name, unpack},
     matcher,
 };
 use crate::config::{
@@ -39,8 +39,11 @@ pub(super) fn downstream(message: pb::DownstreamTlsContext) -> Decoded<Downstrea
         prefer_client_ciphers,
         session_ticket_keys_type,
     } = message;
-    // Which certificate is taken when the SNI fits none is the library's choice, as is the order of ciphers.
-    let _ = (full_scan_certs_on_sni_mismatch, prefer_client_ciphers);
+    opt_duration(session_timeout.as_ref(), "session_timeout")?;
+    // Which certificate is taken when the SNI fits none is the library's choice, as are the order of ciphers and how long a ticket
+    // is good for; nothing of a session is kept here.
+    let _ = (full_scan_certs_on_sni_mismatch, prefer_client_ciphers, disable_stateful_session_resumption);
+    let _ = session_timeout;
     refuse!(ocsp_staple_policy);
     let disable_tickets = match session_ticket_keys_type {
         None => false,
@@ -55,14 +58,7 @@ pub(super) fn downstream(message: pb::DownstreamTlsContext) -> Decoded<Downstrea
         return Err(Refusal::new("common_tls_context", "a server needs a certificate"));
     }
     let require_client_certificate = bool_or(require_client_certificate, false);
-    Ok(DownstreamTls {
-        common,
-        require_client_certificate,
-        require_sni: bool_or(require_sni, false),
-        disable_stateful_resumption: disable_stateful_session_resumption,
-        disable_tickets,
-        session_timeout: opt_duration(session_timeout.as_ref(), "session_timeout")?,
-    })
+    Ok(DownstreamTls { common, require_client_certificate, require_sni: bool_or(require_sni, false), disable_tickets })
 }
 
 pub(super) fn upstream(message: pb::UpstreamTlsContext) -> Decoded<UpstreamTls> {
@@ -159,10 +155,23 @@ fn parameters(message: pb::TlsParameters) -> Decoded<Parameters> {
     {
         return Err(Refusal::new("tls_maximum_protocol_version", "lower than the minimum"));
     }
+    for (field, names) in [("cipher_suites", &cipher_suites), ("ecdh_curves", &ecdh_curves)] {
+        for (at, name) in names.iter().enumerate() {
+            named(name).nth(field, at)?;
+        }
+    }
+    distinct(&ecdh_curves, "ecdh_curves")?;
     Ok((min, max, texts(&cipher_suites), texts(&ecdh_curves)))
 }
 
-/// Who supplies a named secret, and its name.
+/// A name, or several with the signs by which OpenSSL puts them together. Names that nobody knows are left out where they are used.
+fn named(text: &str) -> Result<(), String> {
+    match text.chars().find(|c| !c.is_ascii_graphic() && *c != ' ') {
+        Some(other) => Err(format!("{other:?} is in no name")),
+        None => Ok(()),
+    }
+}
+
 /// How long the secrets of one context may take: as long as the most patient reference says.
 fn longest_fetch(certificates: &[pb::SdsSecretConfig], validation: Option<&V>) -> Decoded<FetchTimeout> {
     let of_validation = match validation {
@@ -179,6 +188,7 @@ fn longest_fetch(certificates: &[pb::SdsSecretConfig], validation: Option<&V>) -
     Ok(longest.unwrap_or_default())
 }
 
+/// Who supplies a named secret, and its name.
 fn secret_ref(message: pb::SdsSecretConfig) -> Decoded<(SecretSource, Arc<str>)> {
     let pb::SdsSecretConfig { name, sds_config } = message;
     let source = sds_config.ok_or_else(|| Refusal::new("sds_config", "missing: static secrets are not supported"))?;
@@ -412,20 +422,24 @@ fn certificate(message: pb::TlsCertificate) -> Decoded<Certificate> {
     refuse!(pkcs12, watched_directory, private_key_provider, password, signed_certificate_timestamp, tls_params);
     let chain = opt_data(certificate_chain.as_ref(), "certificate_chain")?
         .ok_or_else(|| Refusal::new("certificate_chain", "missing"))?;
+    if !has_section(&chain, "CERTIFICATE-----") {
+        return Err(Refusal::new("certificate_chain", "no PEM of a certificate"));
+    }
     let key = private_key.as_ref().ok_or_else(|| Refusal::new("private_key", "missing"))?;
     let key = PrivateKey::from_pem(data(key).at("private_key")?);
-    if !is_private_key(key.pem()) {
+    if !has_section(key.pem(), "PRIVATE KEY-----") {
         return Err(Refusal::new("private_key", "no PEM of a private key"));
     }
-    Ok(Certificate { chain, key, ocsp_staple: opt_data(ocsp_staple.as_ref(), "ocsp_staple")? })
+    // Nothing is stapled: clients that want to know ask elsewhere.
+    opt_data(ocsp_staple.as_ref(), "ocsp_staple")?;
+    let _ = ocsp_staple;
+    Ok(Certificate { chain, key })
 }
 
-/// Whether there is a section of a private key, as RFC 7468 delimits it. What is in it is judged where it is used.
-fn is_private_key(pem: &[u8]) -> bool {
+/// Whether there is a section of a kind, as RFC 7468 delimits it. What is in it is judged where it is used.
+fn has_section(pem: &[u8], kind: &str) -> bool {
     let Ok(text) = std::str::from_utf8(pem) else { return false };
-    let delimits = |line: &str, word: &str| {
-        line.trim_end().strip_prefix(word).is_some_and(|rest| rest.ends_with("PRIVATE KEY-----"))
-    };
+    let delimits = |line: &str, word: &str| line.trim_end().strip_prefix(word).is_some_and(|rest| rest.ends_with(kind));
     let begins = text.lines().position(|line| delimits(line, "-----BEGIN "));
     begins.is_some_and(|begins| text.lines().skip(begins).any(|line| delimits(line, "-----END ")))
 }

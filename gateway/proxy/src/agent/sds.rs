@@ -197,7 +197,7 @@ mod tests {
 
     fn own(chain: &str) -> Own {
         let key = PrivateKey::from_pem(b"key".to_vec());
-        let certificate = Certificate { chain: chain.as_bytes().to_vec().into(), key, ocsp_staple: None };
+        let certificate = Certificate { chain: chain.as_bytes().to_vec().into(), key };
         Own { secret: Some(Arc::new(Secret::Certificate(certificate))), ..Own::default() }
     }
 

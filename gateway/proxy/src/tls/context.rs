@@ -11,7 +11,7 @@ use super::{
 };
 use ahash::AHashMap;
 use rustls::{
-    ClientConfig, ServerConfig, SupportedProtocolVersion,
+    ClientConfig, NamedGroup, ServerConfig, SupportedProtocolVersion,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs::Ticketer},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
@@ -263,19 +263,44 @@ fn versions(common: &TlsCommon) -> Vec<&'static SupportedProtocolVersion> {
     out
 }
 
-/// The process' provider, restricted to the TLS 1.2 ciphers that are named. Names that rustls does not have are left out;
-/// when none remains its own list stands, which has no weak one.
+/// The process' provider, restricted to the TLS 1.2 ciphers and to the groups that are named. Names that rustls does not have are
+/// left out; when none remains its own list stands, which has no weak one.
 fn crypto(common: &TlsCommon) -> Arc<CryptoProvider> {
-    if common.ciphers.is_empty() {
+    if common.ciphers.is_empty() && common.groups.is_empty() {
         return provider();
     }
     let mut narrowed = (*provider()).clone();
+    let group =
+        |name: &Arc<str>| narrowed.kx_groups.iter().copied().find(|one| group_names(one.name()).contains(&&**name));
+    let groups: Vec<_> = common.groups.iter().filter_map(group).collect();
+    if !groups.is_empty() {
+        narrowed.kx_groups = groups;
+    }
+    if common.ciphers.is_empty() {
+        return Arc::new(narrowed);
+    }
+    let suites = narrowed.cipher_suites.clone();
     narrowed.cipher_suites.retain(|suite| {
         suite.version() == &TLS13
             || common.ciphers.iter().any(|name| openssl_name(suite.suite()).is_some_and(|n| name.contains(n)))
     });
     let tls12 = narrowed.cipher_suites.iter().any(|s| s.version() == &TLS12);
-    if tls12 { Arc::new(narrowed) } else { provider() }
+    if !tls12 {
+        narrowed.cipher_suites = suites;
+    }
+    Arc::new(narrowed)
+}
+
+/// OpenSSL's names of a group.
+fn group_names(group: NamedGroup) -> &'static [&'static str] {
+    match group {
+        NamedGroup::X25519 => &["X25519"],
+        NamedGroup::secp256r1 => &["P-256", "prime256v1"],
+        NamedGroup::secp384r1 => &["P-384", "secp384r1"],
+        NamedGroup::secp521r1 => &["P-521", "secp521r1"],
+        NamedGroup::X25519MLKEM768 => &["X25519MLKEM768"],
+        _ => &[],
+    }
 }
 
 /// OpenSSL's name of a TLS 1.2 suite.

@@ -2,7 +2,9 @@
 
 use super::{context::TlsStore, verify::HostCheck};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, pki_types::ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConfig, ServerConnection, pki_types::ServerName,
+};
 use std::{fs, path::Path, sync::Arc};
 use tombolo_gateway_core::config::{
     Config, DownstreamTls, SecretRef, TlsCommon, UpstreamTls, Validation, ValidationSource,
@@ -158,4 +160,16 @@ fn a_server_must_have_the_name_that_was_asked_for() {
     assert!(convinces("b.example", HostCheck::No) && convinces("a.example", HostCheck::Always));
     assert!(!convinces("b.example", HostCheck::Always) && !convinces("127.0.0.1", HostCheck::Always));
     assert!(convinces("b.example", HostCheck::No), "the other way is not forgotten");
+}
+
+#[test]
+fn only_groups_that_are_named_are_offered() {
+    let groups = |names: &[&str]| {
+        let common = TlsCommon { groups: names.iter().map(|name| Arc::from(*name)).collect(), ..TlsCommon::default() };
+        let context = Arc::new(UpstreamTls { common, ..UpstreamTls::default() });
+        let built = TlsStore::default().client(&context, &Config::default(), HostCheck::No).ok().unwrap().base;
+        built.crypto_provider().kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(&["P-384", "X25519"]), [NamedGroup::secp384r1, NamedGroup::X25519]);
+    assert_eq!(groups(&["nobody knows it"]), groups(&[]), "what nobody has cannot be the only choice");
 }

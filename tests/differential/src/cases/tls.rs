@@ -263,6 +263,8 @@ fn origination() -> Scenario {
             .map(|(name, _)| to(&format!("/{name}/"), name, json!({})))
             .chain([
                 to("/auto/", "auto", json!({})),
+                to("/host/", "host", json!({})),
+                to("/told/", "told", json!({})),
                 to("/plain/", "plain", json!({})),
                 to("/deaf/", "deaf", json!({})),
             ])
@@ -270,6 +272,14 @@ fn origination() -> Scenario {
     )];
     resources.extend(clusters.iter().map(|(name, fields)| cluster(name, &["$b0"], fields.clone())));
     resources.push(cluster("auto", &["$b0"], auto));
+    let by_host = |more: Value| {
+        let names = with(json!({"auto_sni": true, "auto_san_validation": true}), more);
+        let options =
+            json!({"upstream_http_protocol_options": names, "explicit_http_config": {"http_protocol_options": {}}});
+        with(crate::resource::options_of(options), tls_to(json!({"common_tls_context": validated(json!({}))})))
+    };
+    resources.push(cluster("host", &["$b0"], by_host(json!({}))));
+    resources.push(cluster("told", &["$b0"], by_host(json!({"override_auto_sni_header": "x-host"}))));
     // TLS to a backend that speaks none.
     resources.push(cluster("plain", &["$b1"], to_tls("backend.test", validated(json!({})))));
     resources.push(cluster("deaf", &["$dead"], to_tls("backend.test", validated(json!({})))));
@@ -285,6 +295,18 @@ fn origination() -> Scenario {
         g("alpn", "/alpn/"),
         g("HTTP/2", "/h2/"),
         g("by agreement", "/auto/"),
+        get("host that it proves to be", "/host/", &[("host", "backend.test")]),
+        get("host that it proves to be, with a port", "/host/", &[("host", "backend.test:8443")]),
+        get("host that it does not prove to be", "/host/", &[("host", "elsewhere.test")]).ignoring(&["upstream"]),
+        get("address that it does not prove to be", "/host/", &[("host", "10.9.8.7")]).ignoring(&["upstream"]),
+        get("host of a header", "/told/", &[("x-host", "backend.test")]),
+        get(
+            "host of a header that it does not prove to be",
+            "/told/",
+            &[("x-host", "elsewhere.test"), ("host", "backend.test")],
+        )
+        .ignoring(&["upstream"]),
+        get("host where the header is missing", "/told/", &[("host", "backend.test")]),
         g("to plain text", "/plain/").ignoring(&["upstream"]),
         g("to nobody", "/deaf/"),
         post("a body", "/good/", &[], b"hello").then(0, act().status(201)),
