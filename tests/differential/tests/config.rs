@@ -1,6 +1,6 @@
 //! Our gateway and a stock Envoy take and refuse the same resources, but for what `config-differences.txt` argues.
-//! `DIFFERENTIAL_MUTANTS=n` offers more of them, `DIFFERENTIAL_SEED=n` others, `DIFFERENTIAL_WIDE=1` also such that are not
-//! settled yet: `DIFFERENTIAL_MUTANTS=1200 DIFFERENTIAL_SEED=7 cargo test -p tombolo-tests-differential --test config -- --nocapture`.
+//! `DIFFERENTIAL_MUTANTS=n` offers more of them, `DIFFERENTIAL_SEED=n` others, `DIFFERENTIAL_WIDE=1` also those of a
+//! listener with many filters (3000 are all of them): `DIFFERENTIAL_MUTANTS=1200 DIFFERENTIAL_SEED=7 cargo test -p tombolo-tests-differential --test config -- --nocapture`.
 
 use anyhow::{Context as _, Result};
 use std::{

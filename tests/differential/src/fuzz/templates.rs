@@ -40,7 +40,7 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Templates of longer runs, of which some mutants are still judged otherwise.
+/// Templates of longer runs.
 pub(super) fn wide() -> Vec<(&'static str, Value)> {
     vec![(LISTENER, guarded())]
 }
