@@ -28,8 +28,8 @@ mod value;
 
 pub use cluster::{
     BindSettings, Cluster, Discovery, DnsFamily, DnsResolver, DnsSettings, EndpointMetadata, ForwardNames,
-    Http1Upstream, HttpVersions, OriginalDst, ProxyProtocolVersion, TcpKeepalive, TransportMatch,
-    TransportSocket, UpstreamHttp,
+    Http1Upstream, HttpVersions, OriginalDst, ProxyProtocolVersion, TcpKeepalive, TransportMatch, TransportSocket,
+    UpstreamHttp,
 };
 pub use filter::{
     Abort, AbortKind, AccessAction, AccessPolicy, AccessRules, Coder, Coding, Compressible, Compressor,

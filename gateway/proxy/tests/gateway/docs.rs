@@ -68,7 +68,8 @@ fn messages(function: &str, out: &mut BTreeMap<String, Fields>) {
     let plain = code.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
     let mut refused: Vec<String> = between(&plain, "refuse!(", ")").iter().flat_map(|list| words(list)).collect();
     // The field itself is the last word of a place, and of a place that is put together.
-    let places = [between(&plain, "Refusal::unsupported(\"", "\""), between(&plain, "Refusal::unsupported(format!(\"", "\"")];
+    let places =
+        [between(&plain, "Refusal::unsupported(\"", "\""), between(&plain, "Refusal::unsupported(format!(\"", "\"")];
     refused.extend(places.concat().iter().map(|place| place.rsplit('.').next().unwrap_or(place).to_owned()));
     let mut idle: Vec<String> = between(&plain, "let _ = (", ")").iter().flat_map(|list| words(list)).collect();
     idle.extend(between(&plain, "let _ = ", ";").iter().filter(|one| !one.contains('(')).flat_map(|one| words(one)));
