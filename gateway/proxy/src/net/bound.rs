@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_within_ours_is_ours() {
         let bound = Bound::new(2);
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = tombolo_tests_kit::free();
         let all = SocketAddr::new([0, 0, 0, 0].into(), free.port());
         let before = (bound.take(all, Options::default()).unwrap(), bound.take(all, Options::default()).unwrap());
         let _one = bound.take(free, Options::default()).unwrap();
