@@ -27,8 +27,20 @@ struct Holder {
 #[derive(Debug)]
 pub(crate) struct State {
     root: PathBuf,
-    /// Held, never read: closing them gives the locks up.
-    _locks: Vec<File>,
+    /// Held, never read.
+    _locks: Vec<Lock>,
+}
+
+/// A file locked for this process; dropping it gives the lock up.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not be enough: the lock belongs to the open file description (flock(2)), and a child that another
+        // thread forked a moment ago shares that until it executes its program. An error leaves what closing does.
+        let _ = self.0.unlock();
+    }
 }
 
 impl State {
@@ -110,11 +122,11 @@ impl Drop for State {
     }
 }
 
-fn lock(path: &Path, holder: &Holder, what: &str) -> anyhow::Result<File> {
+fn lock(path: &Path, holder: &Holder, what: &str) -> anyhow::Result<Lock> {
     let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
     let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
+    let mut lock = match file.try_lock() {
+        Ok(()) => Lock(file),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             let _ = file.read_to_string(&mut text);
@@ -130,13 +142,14 @@ fn lock(path: &Path, holder: &Holder, what: &str) -> anyhow::Result<File> {
             }
         }
         Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("cannot lock {}", path.display())),
-    }
+    };
     let text = serde_json::to_string(holder).context("cannot describe this run")?;
+    let file = &mut lock.0;
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(file)
+    Ok(lock)
 }
 
 /// Ends processes that a dead run left, if they are really its own. Children end by themselves when their parent does;
@@ -237,6 +250,18 @@ mod tests {
         let beside = State::take(&folder.path().join("b"), &[251]).unwrap();
         drop((first, beside));
         State::take(&folder.path().join("a"), &[250]).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_given_up_although_a_forked_child_still_shares_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let holder = Holder { pid: std::process::id(), state: folder.path().to_path_buf() };
+        let first = lock(&path, &holder, "the state folder").unwrap();
+        // What a child has between fork and exec: the same open file description.
+        let _shared = first.0.try_clone().unwrap();
+        drop(first);
+        lock(&path, &holder, "the state folder").unwrap();
     }
 
     #[test]
