@@ -130,7 +130,8 @@ async fn open(inbound: &Inbound, proxy: &TcpProxy, story: &mut Story) -> Result<
     story.cluster = Some(cluster.clone());
     let (upstream, live) = (cluster.upstream(), worker.live());
     let breakers = upstream.breakers(RoutePriority::Default);
-    let permit = breakers.acquire(Resource::Connections).ok_or_else(|| Failure::new(Kind::Overflow))?;
+    let taken = |resource| breakers.acquire(resource).ok_or_else(|| Failure::new(Kind::Overflow));
+    let (permit, _pending) = (taken(Resource::Connections)?, taken(Resource::Pending)?);
     let subset = weighted_match.or_else(|| proxy.metadata_match.clone());
     let hash = match (&proxy.hash, inbound.info.remote_ip()) {
         (Some(TcpHash::SourceIp), Some(ip)) => Some(hash::address(ip)),

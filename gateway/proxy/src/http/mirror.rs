@@ -76,7 +76,6 @@ async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: He
     let worker = &downstream.worker;
     let Some(cluster) = worker.cluster(&cluster) else { return };
     let (upstream, live) = (cluster.upstream(), worker.live());
-    let Some(_permit) = upstream.breakers(RoutePriority::Default).acquire(Resource::Requests) else { return };
     let question = Question { headers: Some(&head.headers), host: &head.authority, ..Question::default() };
     let picked = choice::choose(worker, &cluster, &upstream, &question, worker.now());
     let Some(endpoint) = picked.await.map(|picked| picked.endpoint) else { return };
@@ -90,6 +89,9 @@ async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: He
         http1_only: false,
     };
     let Ok(mut lease) = endpoint.lease(&worker.around, &live, &upstream, &wish).await else { return };
+    let Some(_permit) = upstream.breakers(RoutePriority::Default).acquire(Resource::Requests) else {
+        return lease.give_back();
+    };
     let request = send::Request { head: &head, tunnel: false, proceed: None };
     if let Ok(response) = send::send(&mut lease, request, body).await {
         let mut body = response.into_body();

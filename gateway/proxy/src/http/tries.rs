@@ -329,7 +329,7 @@ async fn one_try(
     let upstream = endpoint.upstream();
     let breakers = upstream.breakers(ask.forward.priority);
     let unsent = |failure| Lost { failure, sent: false };
-    let Some(permit) = breakers.acquire(Resource::Requests) else { return Err(unsent(Failure::new(Kind::Overflow))) };
+    let mut permit = None;
     let in_flight = endpoint.host.borrow().as_ref().map(|h| h.state.begin());
     let tunnel = ask.forward.upgrade == Some(UpgradePlan::Pass) && head.method != Method::CONNECT;
     let wish = Wish {
@@ -343,6 +343,11 @@ async fn one_try(
     let (mut left, begun) = (STALE, clock::recent());
     loop {
         let mut lease = endpoint.lease(&downstream.worker.around, ask.live, &upstream, &wish).await.map_err(unsent)?;
+        // Counted from here on, as in Envoy: until it has a connection a request is one that waits.
+        let Some(counted) = permit.take().or_else(|| breakers.acquire(Resource::Requests)) else {
+            lease.give_back();
+            return Err(unsent(Failure::new(Kind::Overflow)));
+        };
         opened.set(true);
         let body = ask.source.map_or(Body::Empty, |source| {
             let trailers = lease.is_http2() || upstream.cluster.http.http1.enable_trailers;
@@ -365,12 +370,13 @@ async fn one_try(
         let request = send::Request { head: told.as_deref().unwrap_or(head), tunnel, proceed };
         match send::send(&mut lease, request, body).await {
             Ok(response) => {
-                return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit, begun }));
+                return Ok(Box::new(Got { response, lease, endpoint, in_flight, permit: counted, begun }));
             }
             Err(SendError { failure, unsent }) => {
                 if unsent && lease.reused && left > 0 {
                     // The server had closed it while idle. Nothing went out: another connection will do.
                     left -= 1;
+                    permit = Some(counted);
                     continue;
                 }
                 return Err(Lost { failure, sent: !unsent });

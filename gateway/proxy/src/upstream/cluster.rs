@@ -371,11 +371,14 @@ impl Endpoint {
         });
         let breakers = upstream.breakers(variant.priority);
         let permit = breakers.acquire(Resource::Pools).or_else(|| {
-            // One that serves nobody makes room.
-            pools.retain(|(_, pool, _)| !pool.is_unused());
+            // One of the same endpoint that serves nobody makes room, even if it keeps connections for later.
+            let idle = pools.iter().position(|(v, pool, _)| v.priority == variant.priority && pool.is_idle())?;
+            let (_, pool, _) = pools.remove(idle);
+            pool.close();
             breakers.acquire(Resource::Pools)
         });
-        let permit = permit.ok_or_else(|| Failure::new(Kind::Overflow))?;
+        // As in Envoy: an endpoint that can have no pool is none.
+        let permit = permit.ok_or_else(|| Failure::new(Kind::NoHealthyUpstream))?;
         let pool = Pool::new(
             settings(upstream, variant.version),
             self.target(around, upstream, &variant, tls),

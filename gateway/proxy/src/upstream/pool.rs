@@ -380,6 +380,15 @@ impl Pool {
         drop((idle, shared, quic));
     }
 
+    /// Whether no request is under way and nobody waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        let (shared, quic) = (self.shared.borrow(), self.quic.borrow());
+        let quiet = shared.iter().map(|(conn, _)| conn).chain(quic.iter().map(|(conn, _)| conn));
+        let quiet = quiet.filter(|conn| conn.streams.get() == 0).count() + self.idle.borrow().len();
+        // What is open and in none of the lists is lent, or finishes what it has.
+        self.waiting.borrow().is_empty() && usize::try_from(self.open.get()).is_ok_and(|open| open == quiet)
+    }
+
     /// Whether nothing is open and nobody waits.
     pub(crate) fn is_unused(&self) -> bool {
         self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
@@ -547,6 +556,10 @@ impl Lease {
 
     /// The exchange on it is over and complete in both directions: the connection may serve again.
     pub(crate) fn give_back(mut self) {
+        // A stream of a connection that others use as well just ends.
+        if self.is_http2() {
+            return;
+        }
         let Some(pool) = self.pool.upgrade() else { return };
         let Some(Sender::Http1(sender)) = self.sender.take() else { return };
         if self.conn.retired.get() || pool.closed.get() || !sender.is_reusable() {

@@ -11,6 +11,7 @@ mod origin;
 mod process;
 mod spelling;
 
+mod breakers;
 mod dynamic;
 mod filters;
 mod http;

@@ -41,10 +41,13 @@ impl Gateway {
                 "--node",
                 "sidecar~127.0.0.1~test.default~default.svc.cluster.local",
             ])
-            .args(["--admin", &admin.to_string(), "--workers", "1", "--drain-seconds", "5"])
+            .args(["--admin", &admin.to_string(), "--drain-seconds", "5"])
             .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())]);
         if options.sotw {
             command.args(["--xds-mode", "sotw"]);
+        }
+        if !options.more.iter().any(|arg| arg == "--workers") {
+            command.args(["--workers", "1"]);
         }
         if let Some(state) = options.state {
             command.arg("--state").arg(state);
