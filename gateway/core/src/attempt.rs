@@ -22,6 +22,7 @@ use conditions::Verdict;
 use http::HeaderMap;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One try, numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,8 @@ pub struct Setup {
     pub hedge_on_per_try_timeout: bool,
     /// Clocks; those of the stream (idle, life) are the caller's business.
     pub timeouts: StreamTimeouts,
+    /// How long one try's stream may live; none: for ever.
+    pub life: Option<Duration>,
     /// Status in place of 504.
     pub timeout_status: Option<u16>,
     /// Bounds retries.
@@ -126,6 +129,8 @@ struct Try {
     replaced: bool,
     deadline: Option<Millis>,
     idle: Option<Millis>,
+    /// When its stream has lived for too long.
+    end: Option<Millis>,
 }
 
 /// The tries of one request.
@@ -256,8 +261,25 @@ impl Attempt {
         let mut first = earlier(self.global, self.retry_at);
         for one in &self.tries {
             first = earlier(first, earlier(one.deadline, one.idle));
+            if self.forwarded.is_none() {
+                first = earlier(first, one.end);
+            }
         }
         first
+    }
+
+    /// The try whose stream has lived for as long as the upstream lets it, should [`Event::Timer`] come now. That is no fault of its
+    /// endpoint.
+    #[must_use]
+    pub fn outlived(&self, now: Millis) -> Option<TryId> {
+        self.tries.iter().find(|one| one.end.is_some_and(|end| end <= now)).map(|one| one.id)
+    }
+
+    /// When the stream of the try that answers has lived for too long.
+    #[must_use]
+    pub fn end(&self) -> Option<Millis> {
+        let answers = self.tries.iter().find(|one| Some(one.id) == self.forwarded)?;
+        answers.end
     }
 
     /// Takes an event and says what is to be done.
@@ -269,7 +291,8 @@ impl Attempt {
             Event::Picked(id, host, priority) => self.picked(id, host, priority),
             Event::NoHost(id) => self.no_host(id),
             Event::Opened(id) => {
-                self.one(id, |one| one.opened = true);
+                let end = self.setup.life.map(|life| now.after(millis(life)));
+                self.one(id, |one| (one.opened, one.end) = (true, end));
                 self.arm(now);
                 self.wait(None)
             }
@@ -373,7 +396,12 @@ impl Attempt {
         }
         self.retry_at = None;
         self.forwarded = Some(id);
-        self.one(id, |one| one.deadline = None);
+        let end = self.setup.life.map(|life| now.after(millis(life)));
+        self.one(id, |one| {
+            one.deadline = None;
+            // Its stream may have opened and answered at once.
+            one.end = one.end.or(end);
+        });
         Step { drop: None, action: Action::Forward(id) }
     }
 
@@ -476,7 +504,21 @@ impl Attempt {
             let one = self.tries.remove(at);
             return self.lost(&one, failure, false, Some(one.id), now, random);
         }
+        if let Some(id) = self.outlived(now) {
+            return self.life_over(id, now, random);
+        }
         self.wait(None)
+    }
+
+    /// The upstream's own bound: what the client gets depends on whether it was still sending.
+    fn life_over(&mut self, id: TryId, now: Millis, random: u64) -> Step {
+        const REQUEST_TIMEOUT: u16 = 408;
+        let failure = Failure::new(Kind::UpstreamMaxStreamDuration);
+        let failure = if self.complete { failure } else { failure.with_status(REQUEST_TIMEOUT) };
+        let at = self.tries.iter().position(|one| one.id == id);
+        let Some(at) = at.filter(|_| self.forwarded != Some(id)) else { return self.abort(failure) };
+        let one = Try { sent: true, ..self.tries.remove(at) };
+        self.lost(&one, failure, false, Some(id), now, random)
     }
 
     fn try_timed_out(&mut self, at: usize, now: Millis, random: u64) -> Step {
@@ -504,16 +546,16 @@ impl Attempt {
     }
 
     fn fail(&mut self, failure: Failure) -> Step {
-        self.end(&failure);
+        self.close(&failure);
         Step { drop: None, action: Action::Fail(failure) }
     }
 
     fn abort(&mut self, failure: Failure) -> Step {
-        self.end(&failure);
+        self.close(&failure);
         Step { drop: None, action: Action::Abort(failure) }
     }
 
-    fn end(&mut self, failure: &Failure) {
+    fn close(&mut self, failure: &Failure) {
         self.over = true;
         self.permit = None;
         if let Some(flag) = failure.flag() {
@@ -532,6 +574,6 @@ fn earlier(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
 
 impl Try {
     fn new(id: TryId) -> Self {
-        Self { id, opened: false, sent: false, replaced: false, deadline: None, idle: None }
+        Self { id, opened: false, sent: false, replaced: false, deadline: None, idle: None, end: None }
     }
 }

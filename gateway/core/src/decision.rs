@@ -188,6 +188,8 @@ pub struct StreamTimeouts {
     pub idle: Option<Duration>,
     /// The stream's life.
     pub max_stream: Option<Duration>,
+    /// The life of one try's stream, where the request says it; otherwise the upstream does. Zero: no bound.
+    pub upstream_stream: Option<Duration>,
 }
 
 /// When a request is tried again: the route's policy merged with what a trusted client asked for.

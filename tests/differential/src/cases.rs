@@ -5,6 +5,7 @@ mod health;
 mod http;
 mod http2;
 mod http3;
+mod lives;
 mod placement;
 mod policy;
 mod redirects;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         http::all(),
         http2::all(),
         http3::all(),
+        lives::all(),
         placement::all(),
         policy::all(),
         redirects::all(),

@@ -43,6 +43,7 @@ fn setup(retry: Option<RetryPlan>) -> Setup {
         retry: retry.map(Arc::new),
         hedge_on_per_try_timeout: false,
         timeouts: StreamTimeouts::default(),
+        life: None,
         timeout_status: None,
         breakers: Breakers::new(&Threshold::default()),
     }
@@ -502,4 +503,38 @@ proptest! {
             prop_assert!(end.since(completed) <= global, "{end:?} is later than {completed:?} and {global}");
         }
     }
+}
+
+#[test]
+fn a_stream_lives_for_as_long_as_the_upstream_lets_it() {
+    let limited = |retry| Setup { life: Some(ms(100)), ..setup(retry) };
+    let mut attempt = running(limited(None));
+    assert_eq!(
+        (attempt.until(), attempt.outlived(Millis(99)), attempt.outlived(Millis(100))),
+        (Some(Millis(100)), None, Some(TryId(0)))
+    );
+    let Action::Fail(failure) = attempt.next(Event::Timer, Millis(100), 1).action else { panic!("goes on") };
+    assert_eq!((failure.kind, failure.status()), (Kind::UpstreamMaxStreamDuration, 504));
+    assert!(attempt.flags().contains(Flag::UpstreamMaxStreamDurationReached));
+
+    // The client is still sending: it is its fault.
+    let mut attempt = Attempt::new(limited(None));
+    attempt.next(Event::Opened(TryId(0)), Millis(50), 0);
+    let Action::Fail(failure) = attempt.next(Event::Timer, Millis(150), 1).action else { panic!("goes on") };
+    assert_eq!(failure.status(), 408);
+
+    // Another try has as long again; its request went out, whatever was said of it.
+    for (on, again) in
+        [(RetryOn::RESET, true), (RetryOn::RESET_BEFORE_REQUEST, false), (RetryOn::CONNECT_FAILURE, false)]
+    {
+        let mut attempt = running(limited(Some(plan(on, 1))));
+        let step = attempt.next(Event::Timer, Millis(100), 1);
+        assert_eq!(is_retry(&mut attempt, step), again, "{on:?}");
+    }
+
+    // A response that began ends with it; the clock is the caller's from then on.
+    let mut attempt = running(limited(None));
+    attempt.next(answer(0, 200, &HeaderMap::new()), Millis(20), 1);
+    assert_eq!((attempt.until(), attempt.end()), (None, Some(Millis(100))));
+    assert!(matches!(attempt.next(Event::Timer, Millis(100), 1).action, Action::Abort(_)));
 }

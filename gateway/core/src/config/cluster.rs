@@ -163,6 +163,8 @@ pub struct UpstreamHttp {
     pub idle_timeout: Option<Duration>,
     /// Connections are drained after so long.
     pub max_connection_duration: Option<Duration>,
+    /// Streams are reset after so long.
+    pub max_stream: Option<Duration>,
     /// Requests per connection; 0: any number.
     pub max_requests_per_connection: u32,
     /// Response headers; `None`: Envoy's 100.

@@ -23,7 +23,9 @@ pub(super) fn of(
     let mut global = if action.stream_limit.is_none() { action.timeout } else { None };
     let expected = router.is_some_and(|router| router.respect_expected_timeout);
     let mut per_try = policy.and_then(|policy| policy.per_try_timeout);
+    let mut upstream_stream = None;
     if names::any_envoy(&head.headers) {
+        upstream_stream = millis(head, names::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
         let told = expected.then(|| millis(head, names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS)).flatten();
         if let Some(told) = told.or_else(|| millis(head, names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS)) {
             global = nonzero(told);
@@ -46,6 +48,7 @@ pub(super) fn of(
             None => hcm.timeouts.stream_idle,
         },
         max_stream: max_stream(hcm, action, head, grpc),
+        upstream_stream,
     }
 }
 

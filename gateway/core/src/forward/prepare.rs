@@ -36,6 +36,7 @@ pub fn prepare(forward: &mut Forward, context: Context<'_>, head: &mut Head) {
     if names::any_envoy(&head.headers) {
         head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
         head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+        head.headers.remove(names::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
     }
     if forward.matched.host().request_attempt_count {
         head.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, HeaderValue::from_static("1"));

@@ -229,6 +229,7 @@ pub(super) fn plain_upstream() -> Decoded<UpstreamHttp> {
         versions: HttpVersions::Http1,
         idle_timeout: Some(IDLE),
         max_connection_duration: None,
+        max_stream: None,
         max_requests_per_connection: 0,
         max_headers: None,
         max_headers_kb: None,
@@ -342,11 +343,12 @@ pub(super) fn common_upstream(message: core::HttpProtocolOptions, http: &mut Ups
         headers_with_underscores_action,
         max_requests_per_connection,
     } = message;
-    refuse!(max_connection_duration_jitter, max_stream_duration);
+    refuse!(max_connection_duration_jitter);
     // Means nothing towards endpoints.
     let _ = headers_with_underscores_action;
     http.idle_timeout = timeout(idle_timeout.as_ref(), Some(IDLE), "idle_timeout")?;
     http.max_connection_duration = timeout(max_connection_duration.as_ref(), None, "max_connection_duration")?;
+    http.max_stream = timeout(max_stream_duration.as_ref(), None, "max_stream_duration")?;
     http.max_requests_per_connection = u32_or(max_requests_per_connection, 0);
     http.max_headers = within(max_headers_count, 1..=u32::MAX, "max_headers_count")?;
     http.max_headers_kb = within(max_response_headers_kb, 1..=8192, "max_response_headers_kb")?;

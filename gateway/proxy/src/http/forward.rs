@@ -297,7 +297,8 @@ fn respond(
     let mut held = Held { exchange: exchange.clone(), lease: Some(lease), in_flight, permit: Some(permit) };
     if let Some(upstream_side) = upstream_side {
         if let Some(client_side) = upgrade {
-            tunnel::pass(exchange, client_side, upstream_side, held, forward.timeouts.idle);
+            let clocks = tunnel::Clocks { idle: forward.timeouts.idle, end: after.end };
+            tunnel::pass(exchange, client_side, upstream_side, held, clocks);
         }
         return Response::from_parts(parts, Outgoing::Empty);
     }
@@ -324,6 +325,7 @@ fn respond(
         global: after.until,
         idle: forward.timeouts.idle,
         life: forward.timeouts.max_stream.map(|life| crate::clock::at(exchange.start + life)),
+        upstream: after.end,
     };
     let streaming = Streaming::new(incoming, held, clocks, after.timer, forward.response_kbps, trailers);
     Response::from_parts(parts, Outgoing::Stream(streaming))

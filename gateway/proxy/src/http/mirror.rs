@@ -93,9 +93,14 @@ async fn send_one(downstream: Rc<super::Downstream>, cluster: Arc<str>, head: He
         return lease.give_back();
     };
     let request = send::Request { head: &head, tunnel: false, proceed: None };
-    if let Ok(response) = send::send(&mut lease, request, body).await {
+    let whole = async {
+        let Ok(response) = send::send(&mut lease, request, body).await else { return false };
         let mut body = response.into_body();
         while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}
+        true
+    };
+    let life = upstream.cluster.http.max_stream.unwrap_or(TIMEOUT);
+    if tokio::time::timeout(life, whole).await == Ok(true) {
         lease.give_back();
     }
     drop(guard);

@@ -68,6 +68,8 @@ pub(crate) struct Clocks {
     pub(crate) idle: Option<Duration>,
     /// The stream's life.
     pub(crate) life: Option<Millis>,
+    /// The life of the upstream's stream.
+    pub(crate) upstream: Option<Millis>,
 }
 
 /// A response that is slowed down on purpose.
@@ -180,7 +182,7 @@ impl Streaming {
         let still = *self.still.get_or_insert_with(Instant::now);
         let idle = self.clocks.idle.map(|idle| still + idle);
         let at = |millis: Option<Millis>| millis.map(|m| clock::origin() + Duration::from_millis(m.0));
-        let bounds = [idle, at(self.clocks.global), at(self.clocks.life)];
+        let bounds = [idle, at(self.clocks.global), at(self.clocks.life), at(self.clocks.upstream)];
         let Some(next) = bounds.into_iter().flatten().min() else { return Poll::Pending };
         std::task::ready!(self.timer.poll(cx, next));
         // The timer rings at its moment or after it.
@@ -188,6 +190,8 @@ impl Streaming {
             Kind::UpstreamTimeout
         } else if bounds[2] == Some(next) {
             Kind::MaxStreamDuration
+        } else if bounds[3] == Some(next) {
+            Kind::UpstreamMaxStreamDuration
         } else {
             Kind::StreamIdleTimeout
         };

@@ -96,6 +96,8 @@ pub(crate) struct After {
     pub(crate) flags: Flags,
     /// Until when the response must be complete.
     pub(crate) until: Option<Millis>,
+    /// Until when the upstream lets its stream live.
+    pub(crate) end: Option<Millis>,
     /// The clock of the whole, which goes on.
     pub(crate) timer: Timer,
 }
@@ -177,8 +179,8 @@ async fn go(ask: &Ask<'_>) -> Done {
                 continue;
             }
             Action::Forward(id) => {
-                let until = attempt.until();
-                let after = After { attempts: attempt.count(), flags: attempt.flags(), until, timer };
+                let (until, end) = (attempt.until(), attempt.end());
+                let after = After { attempts: attempt.count(), flags: attempt.flags(), until, end, timer };
                 match got.take().filter(|(of, _)| *of == id) {
                     Some((_, got)) => return Done::Response(got, after),
                     None => return Done::Failed(Failure::new(Kind::LocalReset), after),
@@ -187,7 +189,7 @@ async fn go(ask: &Ask<'_>) -> Done {
             Action::Fail(failure) | Action::Abort(failure) => {
                 return Done::Failed(
                     failure,
-                    After { attempts: attempt.count(), flags: attempt.flags(), until: None, timer },
+                    After { attempts: attempt.count(), flags: attempt.flags(), until: None, end: None, timer },
                 );
             }
             Action::Wait(_) => {}
@@ -207,9 +209,10 @@ async fn go(ask: &Ask<'_>) -> Done {
                 attempt.next(Event::RequestComplete, now, 0)
             }
             Woken::Timer => {
+                let outlived = attempt.outlived(now);
                 let step = attempt.next(Event::Timer, now, worker.draw());
                 let over = matches!(step.action, Action::Fail(_));
-                for late in tries.iter().filter(|one| over || step.drop == Some(one.id)) {
+                for late in tries.iter().filter(|one| (over || step.drop == Some(one.id)) && outlived != Some(one.id)) {
                     report(ask, Some(&late.endpoint), || Outcome::TimedOut);
                 }
                 step
@@ -241,8 +244,17 @@ fn setup(ask: &Ask<'_>) -> Setup {
         retry: forward.retry.clone(),
         hedge_on_per_try_timeout: forward.hedge.is_some_and(|h| h.on_per_try_timeout),
         timeouts: forward.timeouts,
+        life: upstream_life(forward, &ask.upstream),
         timeout_status: forward.timeout_status.map(|s| s.as_u16()),
         breakers: ask.upstream.breakers(forward.priority).clone(),
+    }
+}
+
+/// How long the upstream lets a stream live: a request that is trusted may say it instead.
+pub(crate) fn upstream_life(forward: &Forward, upstream: &Upstream) -> Option<Duration> {
+    match forward.timeouts.upstream_stream {
+        Some(told) => Some(told).filter(|told| !told.is_zero()),
+        None => upstream.cluster.http.max_stream,
     }
 }
 

@@ -6,8 +6,10 @@ use super::{
     exchange::Exchange,
     reply,
     response::{Held, Outgoing},
+    tries,
 };
 use crate::{
+    clock,
     codec::Upgrade,
     tcp::relay::{self, Ends},
     upstream::{
@@ -34,14 +36,24 @@ use tombolo_gateway_core::{
     failure::{Failure, Flag, Kind},
     forward::finish_response,
     head::Head,
+    time::{Millis, millis},
 };
 
-/// Moves bytes between both sides of an upgrade once the heads are out. `idle`: silence of both for so long ends it.
-pub(crate) fn pass(exchange: &Rc<Exchange>, client: Upgrade, upstream: Upgrade, held: Held, idle: Option<Duration>) {
+/// Clocks of a tunnel; `None`: no bound.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clocks {
+    /// Silence of both sides for so long ends it.
+    pub(crate) idle: Option<Duration>,
+    /// The upstream lets it live until then.
+    pub(crate) end: Option<Millis>,
+}
+
+/// Moves bytes between both sides of an upgrade once the heads are out.
+pub(crate) fn pass(exchange: &Rc<Exchange>, client: Upgrade, upstream: Upgrade, held: Held, clocks: Clocks) {
     let exchange = exchange.clone();
     tokio::task::spawn_local(async move {
         if let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) {
-            let ends = relay(&exchange, client, upstream, idle).await;
+            let ends = relay(&exchange, client, upstream, clocks).await;
             count(&exchange, ends);
         }
         exchange.finish();
@@ -125,10 +137,11 @@ pub(crate) async fn terminate(
         known.status = 200;
         known.details = Cow::Borrowed("via_upstream");
     }
-    let (exchange, idle) = (exchange.clone(), forward.timeouts.idle);
+    let life = tries::upstream_life(forward, &upstream).map(|life| worker.now().after(millis(life)));
+    let (exchange, clocks) = (exchange.clone(), Clocks { idle: forward.timeouts.idle, end: life });
     tokio::task::spawn_local(async move {
         if let Ok(client) = client.await {
-            let ends = relay(&exchange, client, stream, idle).await;
+            let ends = relay(&exchange, client, stream, clocks).await;
             count(&exchange, ends);
         }
         exchange.finish();
@@ -139,7 +152,7 @@ pub(crate) async fn terminate(
     response
 }
 
-async fn relay<A, B>(exchange: &Exchange, client: A, upstream: B, idle: Option<Duration>) -> Ends
+async fn relay<A, B>(exchange: &Exchange, client: A, upstream: B, clocks: Clocks) -> Ends
 where
     A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -157,10 +170,11 @@ where
     tokio::select! {
         () = relay::run(client, upstream, &ends, moved) => {}
         () = std::future::poll_fn(|cx| handle.poll_close(cx)) => {}
-        () = silence(&last, idle) => {
+        kind = over(&last, clocks) => {
+            let failure = Failure::new(kind);
             let mut known = exchange.facts.borrow_mut();
-            known.flags.insert(Flag::StreamIdleTimeout);
-            known.details = Cow::Borrowed("stream_idle_timeout");
+            known.flags.extend(failure.flag().into_iter().collect());
+            known.details = Cow::Owned(failure.details(true));
             return ends.get();
         }
     }
@@ -179,13 +193,14 @@ where
     ends.get()
 }
 
-/// Resolves when nothing has moved for so long.
-async fn silence(last: &Cell<Instant>, idle: Option<Duration>) {
-    let Some(idle) = idle else { return std::future::pending().await };
+/// Resolves when nothing has moved for so long, or when it has lived for too long.
+async fn over(last: &Cell<Instant>, clocks: Clocks) -> Kind {
+    let end = clocks.end.map(|end| clock::origin() + Duration::from_millis(end.0));
     loop {
-        let until = last.get() + idle;
+        let silent = clocks.idle.map(|idle| last.get() + idle);
+        let Some(until) = [silent, end].into_iter().flatten().min() else { return std::future::pending().await };
         if until <= Instant::now() {
-            return;
+            return if end == Some(until) { Kind::UpstreamMaxStreamDuration } else { Kind::StreamIdleTimeout };
         }
         tokio::time::sleep_until(until.into()).await;
     }
