@@ -1,6 +1,6 @@
 """An HTTP/3 client that was not written here (aioquic): what must work, and what breaks the rules.
 
-usage: http3.py HOST PORT ROOT.pem [floods]     prints one JSON object a line: {"case", "ok", "detail"}
+usage: http3.py HOST PORT ROOT.pem [floods|half]     prints one JSON object a line: {"case", "ok", "detail"}
 
 A case that breaks a rule says which end it expects: of its stream, with a code, or of its connection, with a code. After
 each, a request on a connection that was open all the time must still be answered.
@@ -442,9 +442,21 @@ async def floods():
         await amplification(bystander)
 
 
+async def half():
+    """The server writes a head and half of its body, then it is gone."""
+    async with open_client() as client:
+        client.speak()
+        for name, script in (("half an answer", "half close"), ("half and the end at once", "cork half close")):
+            got = await client.ask(GET + [("x-script", script)])
+            whole = got is not None and got["heads"][0][b":status"] == b"200" and got["body"] == b"half"
+            report(name, whole and not got["over"] and client.resets, (got, client.resets))
+
+
 async def main():
     if sys.argv[4:] == ["floods"]:
         await floods()
+    elif sys.argv[4:] == ["half"]:
+        await half()
     else:
         await works()
         await breaks()

@@ -116,6 +116,11 @@ async fn serve(mut stream: TcpStream, notes: Notes) {
         note(&piece[..count], true);
     }
     for word in script.split_whitespace() {
+        // What follows leaves together with the end of the connection.
+        if word == "cork" {
+            let _ = socket2::SockRef::from(&stream).set_tcp_cork(true);
+            continue;
+        }
         let Some(answer) = answer(word) else { return };
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
@@ -140,6 +145,7 @@ fn answer(word: &str) -> Option<String> {
         "101" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".into(),
         "until-close" => "HTTP/1.1 200 OK\r\n\r\nbody".into(),
         "chunked" => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n".into(),
+        "half" => "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf".into(),
         "garbage" => "SSH-2.0-server\r\n\r\n".into(),
         "nothing" => String::new(),
         "close" => return None,

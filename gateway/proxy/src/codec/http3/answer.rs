@@ -82,7 +82,12 @@ async fn stream(sending: &mut Sending, mut out: BytesMut, body: &mut Outgoing) -
         };
         match next {
             None => return write(&mut sending.stream, out, Bytes::new()).await.map_err(|_| GONE),
-            Some(Err(_)) => return Err(Code::INTERNAL_ERROR),
+            Some(Err(_)) => {
+                // What came before it is for the client. A reset drops what waits, so the connection's driver goes first.
+                write(&mut sending.stream, out, Bytes::new()).await.map_err(|_| GONE)?;
+                tokio::task::yield_now().await;
+                return Err(Code::INTERNAL_ERROR);
+            }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let data = data_frame(&mut out, data);
