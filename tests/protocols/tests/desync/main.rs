@@ -5,6 +5,7 @@
 
 mod expect;
 mod fields;
+mod halves;
 mod replies;
 mod small;
 mod upgrades;
