@@ -24,6 +24,9 @@ use tokio::{
 };
 use tombolo_gateway_core::{failure::Failure, head::Head};
 
+/// Interim responses to one request: far above what an honest server says before it answers, and an end to what a flood costs.
+pub(crate) const MOST_INTERIM: u32 = 1000;
+
 /// One request, as a server's codec yields it.
 pub(crate) struct Arrived {
     /// Its head. It changes hands often: what is handed on is where it lies.

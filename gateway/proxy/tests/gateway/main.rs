@@ -12,6 +12,7 @@ mod process;
 mod spelling;
 
 mod breakers;
+mod clocks;
 mod dynamic;
 mod filters;
 mod http;

@@ -6,7 +6,7 @@
 
 use super::{GEAR, link::Link};
 use crate::{
-    codec::{Broken, Incoming, SendError, Spelling, Tunnel},
+    codec::{Broken, Incoming, MOST_INTERIM, SendError, Spelling, Tunnel},
     http::body::{Body, BodyError},
     net::stream::Stream,
     upstream::pool::Books,
@@ -48,6 +48,8 @@ struct Inner {
     reusable: bool,
     /// The server asked for the request's body.
     continued: bool,
+    /// Interim responses so far.
+    interim: u32,
     /// Counts requests, so that a body that outlived its own reads nothing of the next.
     turn: u64,
 }
@@ -91,6 +93,7 @@ impl Client {
             pump: None,
             reusable: true,
             continued: false,
+            interim: 0,
             turn: 0,
         };
         Rc::new(Self { inner: RefCell::new(inner), _books: books })
@@ -149,6 +152,10 @@ impl Client {
         loop {
             let head = ready!(inner.poll_response(cx, to_head)).map_err(sent)?;
             if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                inner.interim += 1;
+                if inner.interim > MOST_INTERIM {
+                    return Poll::Ready(Err(sent(Failure::new(Kind::UpstreamProtocol))));
+                }
                 if head.status == StatusCode::CONTINUE {
                     inner.continued = true;
                     if let Some(proceed) = out.proceed {
@@ -199,6 +206,7 @@ impl Inner {
         self.scanner = Scanner::new();
         self.reusable = false;
         self.continued = false;
+        self.interim = 0;
         let mut ended = body.is_end_stream();
         let (mut data, mut fields) = (Bytes::new(), None);
         if !ended {

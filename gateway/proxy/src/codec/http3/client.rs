@@ -8,7 +8,7 @@ use super::{
     tunnel, write,
 };
 use crate::{
-    codec::{Incoming, SendError},
+    codec::{Incoming, MOST_INTERIM, SendError},
     http::body::Body as RequestBody,
 };
 use bytes::{Bytes, BytesMut};
@@ -25,8 +25,6 @@ use tombolo_gateway_http3::{
     varint,
 };
 
-/// Interim responses before the final one.
-const INTERIM: u32 = 16;
 /// Bytes of a body that go with the head.
 const PIECE: usize = 16 * 1024;
 
@@ -255,7 +253,7 @@ async fn rest(mut sending: Sending, mut out: BytesMut, mut body: RequestBody, br
 
 /// The head of the response proper; those that only say that it will come are passed over.
 async fn final_head(receiver: &mut Receiver, largest: usize) -> Result<ResponseHead, Failure> {
-    for _ in 0..INTERIM {
+    for _ in 0..=MOST_INTERIM {
         let event = poll_fn(|cx| receiver.poll_event(cx)).await;
         let head = match event {
             Ok(Some(Event::Head(section))) => read_response(section, largest).map_err(Trouble::from),
