@@ -151,6 +151,7 @@ async fn establish(
     looked?;
     // The listener may have changed meanwhile: what it said before counts for nobody who comes in now.
     let listener = meant(&worker, slot.listener.borrow().clone(), local, info.local);
+    entered.handle.hand_over(&listener.name);
     let Some(chain) = choose(&listener, &info, &learned) else {
         tracing::debug!(listener = %listener.name, peer = ?info.remote, sni = %info.sni, "no filter chain for the connection");
         return None;

@@ -41,19 +41,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Listeners {
     worker: Rc<Worker>,
     sockets: RefCell<AHashMap<Arc<str>, Rc<Slot>>>,
+    /// Those without a socket: others hand connections to them.
+    handed: RefCell<AHashMap<Arc<str>, Arc<Listener>>>,
     connections: Rc<Connections>,
-    /// Until there is something to listen on.
-    opening: Cell<Option<Rc<Opening>>>,
-}
-
-/// Held by whoever opens listeners of a worker's first configuration, until it has tried once: with the last of them the
-/// worker counts as one that listens.
-pub(crate) struct Opening(Rc<Worker>);
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        self.0.setup.own.listening.add(1);
-    }
+    /// There was something to listen on, and all of it was tried once.
+    tried: Cell<bool>,
 }
 
 /// One listener's sockets, as long as its addresses stay the same.
@@ -109,7 +101,8 @@ pub(crate) enum Signal {
 pub(crate) struct Handle {
     /// Unique in the worker.
     pub(crate) id: u64,
-    listener: Arc<str>,
+    /// The listener that serves it.
+    listener: RefCell<Arc<str>>,
     chain: RefCell<Option<Arc<FilterChain>>>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
@@ -208,6 +201,11 @@ impl Handle {
         self.late.get()
     }
 
+    /// It belongs to this listener from now on, whichever took it in.
+    pub(crate) fn hand_over(&self, listener: &Arc<str>) {
+        *self.listener.borrow_mut() = listener.clone();
+    }
+
     /// It belongs to this chain from now on: when that goes, it is told.
     pub(crate) fn choose(&self, chain: &Arc<FilterChain>) {
         *self.chain.borrow_mut() = Some(chain.clone());
@@ -281,7 +279,7 @@ impl Connections {
         let now = Instant::now();
         let handle = Rc::new(Handle {
             id,
-            listener,
+            listener: RefCell::new(listener),
             chain: RefCell::new(None),
             signal: Cell::new(Signal::None),
             waker: RefCell::new(None),
@@ -324,63 +322,80 @@ impl Drop for Entered {
 impl Listeners {
     /// None yet.
     pub(crate) fn new(worker: Rc<Worker>) -> Self {
-        let opening = Cell::new(Some(Rc::new(Opening(worker.clone()))));
-        Self { worker, sockets: RefCell::default(), connections: Rc::default(), opening }
+        Self {
+            worker,
+            sockets: RefCell::default(),
+            handed: RefCell::default(),
+            connections: Rc::default(),
+            tried: Cell::new(false),
+        }
     }
 
     /// Follows the newest configuration.
     pub(crate) fn follow(&self) {
         let live = self.worker.live();
         let wanted = &live.config.listeners;
-        let opening = if wanted.is_empty() { None } else { self.opening.take() };
         let mut sockets = self.sockets.borrow_mut();
         let mut gone = Vec::new();
         sockets.retain(|name, slot| {
             let now = wanted.get(name);
             let stays = now.is_some_and(|now| same_sockets(now, &slot.listener.borrow()));
             if !stays {
-                self.connections.tell(Signal::Last, |h| h.listener == *name);
+                self.gone(name);
                 gone.push(slot.clone());
             }
             stays
         });
+        self.handed.borrow_mut().retain(|name, before| match wanted.get(name).filter(|now| !now.bind_to_port) {
+            Some(now) => {
+                self.changed(&std::mem::replace(before, now.clone()), now);
+                true
+            }
+            None => {
+                self.gone(name);
+                false
+            }
+        });
         for (name, listener) in wanted.iter() {
             match sockets.get(name) {
-                Some(slot) => self.update(slot, listener),
-                None => {
-                    if let Some(slot) = self.open(listener, opening.as_ref()) {
-                        sockets.insert(name.clone(), slot);
-                    }
-                }
+                Some(slot) => self.changed(&slot.listener.replace(listener.clone()), listener),
+                None if !listener.bind_to_port => drop(self.handed.borrow_mut().insert(name.clone(), listener.clone())),
+                None => drop(sockets.insert(name.clone(), self.open(listener))),
             }
         }
         // Last: at no moment does nobody listen where both the one that goes and the one that comes do.
         gone.iter().for_each(|slot| slot.stop.cancel());
+        if !wanted.is_empty() && !self.tried.replace(true) {
+            // Where it was in vain it counts as unbound by now.
+            self.worker.setup.own.listening.add(1);
+        }
     }
 
-    /// The same sockets with other contents: connections whose chain changed finish, the others go on, unless something else than
-    /// chains changed.
-    fn update(&self, slot: &Slot, now: &Arc<Listener>) {
-        if Arc::ptr_eq(now, &slot.listener.borrow()) {
+    fn gone(&self, name: &Arc<str>) {
+        self.connections.tell(Signal::Last, |h| *h.listener.borrow() == *name);
+    }
+
+    /// The same listener with other contents: connections whose chain changed finish, the others go on, unless something else
+    /// than chains changed.
+    fn changed(&self, before: &Arc<Listener>, now: &Arc<Listener>) {
+        if Arc::ptr_eq(now, before) {
             return;
         }
-        let before = slot.listener.replace(now.clone());
         let all = |l: &Listener| l.chains.iter().chain(l.default_chain.as_ref()).cloned().collect::<Vec<_>>();
         let kept = all(now);
-        let in_place = same_but_chains(&before, now);
+        let in_place = same_but_chains(before, now);
         let stays = |old: &Arc<FilterChain>| in_place && kept.iter().any(|new| **new == **old);
-        let gone: Vec<Arc<FilterChain>> = all(&before).into_iter().filter(|old| !stays(old)).collect();
+        let gone: Vec<Arc<FilterChain>> = all(before).into_iter().filter(|old| !stays(old)).collect();
         if !gone.is_empty() {
             self.connections.tell(Signal::Last, |h| {
-                h.listener == now.name && h.chain.borrow().as_ref().is_some_and(|c| gone.iter().any(|g| **g == **c))
+                *h.listener.borrow() == now.name
+                    && h.chain.borrow().as_ref().is_some_and(|c| gone.iter().any(|g| **g == **c))
             });
         }
     }
 
-    fn open(&self, listener: &Arc<Listener>, opening: Option<&Rc<Opening>>) -> Option<Rc<Slot>> {
-        if !listener.bind_to_port {
-            return None;
-        }
+    /// Every address is tried before this returns, and tried again later where that was in vain.
+    fn open(&self, listener: &Arc<Listener>) -> Rc<Slot> {
         let slot = Rc::new(Slot {
             listener: RefCell::new(listener.clone()),
             open: Cell::new(0),
@@ -388,23 +403,25 @@ impl Listeners {
             connections: self.connections.clone(),
         });
         for address in &listener.addresses {
-            let (worker, slot, opening) = (self.worker.clone(), slot.clone(), opening.cloned());
+            let (worker, slot) = (self.worker.clone(), slot.clone());
             match address {
                 Address::Socket(address) if listener.quic.is_some() => {
-                    tokio::task::spawn_local(crate::quic::listen(worker, slot, *address, opening));
+                    tokio::task::spawn_local(crate::quic::listen(worker, slot, *address));
                 }
                 Address::Socket(address) => {
                     let first = take_tcp(&worker, &slot, *address);
-                    tokio::task::spawn_local(accept_tcp(worker, slot, *address, opening, first));
+                    let first = first.map_err(|error| Unbound::new(&worker, &slot, address, &error));
+                    tokio::task::spawn_local(accept_tcp(worker, slot, *address, first));
                 }
                 Address::Pipe(path, mode) => {
                     let first = worker.setup.bound.take_unix(path, *mode);
-                    tokio::task::spawn_local(accept_unix(worker, slot, (path.clone(), *mode), opening, first));
+                    let first = first.map_err(|error| Unbound::new(&worker, &slot, path, &error));
+                    tokio::task::spawn_local(accept_unix(worker, slot, (path.clone(), *mode), first));
                 }
                 Address::Internal => {}
             }
         }
-        Some(slot)
+        slot
     }
 
     /// Stops accepting and lets connections finish.
@@ -467,15 +484,9 @@ fn take_tcp(worker: &Worker, slot: &Slot, address: SocketAddr) -> io::Result<Tcp
     worker.setup.bound.take(address, options)
 }
 
-async fn accept_tcp(
-    worker: Rc<Worker>,
-    slot: Rc<Slot>,
-    address: SocketAddr,
-    opening: Option<Rc<Opening>>,
-    first: io::Result<TcpListener>,
-) {
+async fn accept_tcp(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr, first: Result<TcpListener, Unbound>) {
     let again = || take_tcp(&worker, &slot, address);
-    let Some(socket) = bind(&worker, &slot, &address, opening, first, again).await else { return };
+    let Some(socket) = bind(&slot, first, again).await else { return };
     // Declared first, so that it is dropped after the socket is closed.
     let returned = Returned(worker.clone(), address);
     let socket = socket;
@@ -500,50 +511,49 @@ async fn accept_tcp(
     drop(returned);
 }
 
+/// An address that could not be listened on, counted for as long as this lives.
+struct Unbound(Rc<Worker>);
+
+impl Unbound {
+    fn new(worker: &Rc<Worker>, slot: &Slot, place: &impl fmt::Display, error: &io::Error) -> Self {
+        worker.setup.own.unbound.add(1);
+        let name = slot.listener.borrow().name.clone();
+        tracing::warn!(listener = %name, address = %place, %error, "listener not bound, trying again");
+        Self(worker.clone())
+    }
+}
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        self.0.setup.own.unbound.add(-1);
+    }
+}
+
 /// A socket to accept from, tried for again and again; `None` when the listener is stopped before there is one.
-async fn bind<S>(
-    worker: &Rc<Worker>,
-    slot: &Rc<Slot>,
-    place: &impl fmt::Display,
-    mut opening: Option<Rc<Opening>>,
-    first: io::Result<S>,
-    again: impl Fn() -> io::Result<S>,
-) -> Option<S> {
-    let mut counted = false;
-    let mut tried = first;
-    let socket = loop {
-        match tried {
-            Ok(socket) => break Some(socket),
-            Err(error) => {
-                if !std::mem::replace(&mut counted, true) {
-                    worker.setup.own.unbound.add(1);
-                    let name = slot.listener.borrow().name.clone();
-                    tracing::warn!(listener = %name, address = %place, %error, "listener not bound, trying again");
-                }
-            }
-        }
-        drop(opening.take()); // counted as unbound now
+async fn bind<S>(slot: &Slot, first: Result<S, Unbound>, again: impl Fn() -> io::Result<S>) -> Option<S> {
+    let _unbound = match first {
+        Ok(socket) => return Some(socket),
+        Err(unbound) => unbound,
+    };
+    loop {
         tokio::select! {
-            () = slot.stop.cancelled() => break None,
+            () = slot.stop.cancelled() => return None,
             () = tokio::time::sleep(REBIND) => {}
         }
-        tried = again();
-    };
-    if counted {
-        worker.setup.own.unbound.add(-1);
+        if let Ok(socket) = again() {
+            return Some(socket);
+        }
     }
-    socket
 }
 
 async fn accept_unix(
     worker: Rc<Worker>,
     slot: Rc<Slot>,
     (path, mode): (Arc<str>, Option<u32>),
-    opening: Option<Rc<Opening>>,
-    first: io::Result<UnixListener>,
+    first: Result<UnixListener, Unbound>,
 ) {
     let again = || worker.setup.bound.take_unix(&path, mode);
-    let Some(socket) = bind(&worker, &slot, &path, opening, first, again).await else { return };
+    let Some(socket) = bind(&slot, first, again).await else { return };
     let named = |peer: Option<&Path>| peer.map_or_else(|| path.to_string(), |own| own.display().to_string());
     loop {
         tokio::select! {

@@ -6,8 +6,9 @@
 use super::{socket, unix};
 use ahash::AHashMap;
 use std::{
+    collections::BTreeMap,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::net::UnixListener;
@@ -16,9 +17,12 @@ use tokio::net::UnixListener;
 #[derive(Debug)]
 pub(crate) struct Bound {
     workers: usize,
-    addresses: Mutex<AHashMap<SocketAddr, Entry>>,
+    addresses: Mutex<Addresses>,
     paths: Mutex<AHashMap<Arc<str>, Shared>>,
 }
+
+/// By port, then by address: whether anything of a port is ours is one look.
+type Addresses = BTreeMap<(u16, SocketAddr), Entry>;
 
 /// A Unix socket with the number of those who accept from it.
 #[derive(Debug)]
@@ -61,14 +65,13 @@ impl Bound {
     pub(crate) fn take(&self, address: SocketAddr, options: Options) -> io::Result<tokio::net::TcpListener> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         // An address that overlaps one of ours is ours, too: asking would only tell of ourselves.
-        let ours = addresses.iter().any(|(of, entry)| entry.taken > 0 && overlap(*of, address));
-        if !ours {
+        if !is_ours(&addresses, address) {
             socket::probe(address, options)?;
             let all = (0..self.workers).map(|_| socket::listen(address, options));
             let free = all.collect::<io::Result<_>>()?;
-            addresses.insert(address, Entry { free, taken: 0 });
+            addresses.insert(key(address), Entry { free, taken: 0 });
         }
-        let entry = addresses.entry(address).or_default();
+        let entry = addresses.entry(key(address)).or_default();
         let socket = match entry.free.pop() {
             Some(socket) => Ok(socket),
             None => socket::listen(address, options),
@@ -81,7 +84,7 @@ impl Bound {
             Err(error) => {
                 // Nobody accepts from what is left of it.
                 if entry.taken == 0 {
-                    addresses.remove(&address);
+                    addresses.remove(&key(address));
                 }
                 Err(error)
             }
@@ -127,10 +130,10 @@ impl Bound {
     /// A socket at this address was closed.
     pub(crate) fn closed(&self, address: SocketAddr) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = addresses.get_mut(&address) {
+        if let Some(entry) = addresses.get_mut(&key(address)) {
             entry.taken = entry.taken.saturating_sub(1);
             if entry.taken == 0 {
-                addresses.remove(&address);
+                addresses.remove(&key(address));
             }
         }
     }
@@ -138,15 +141,26 @@ impl Bound {
     /// Addresses that are listened on.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<SocketAddr> = addresses.iter().filter(|(_, e)| e.taken > 0).map(|(a, _)| *a).collect();
+        let mut all: Vec<SocketAddr> = addresses.keys().map(|(_, address)| *address).collect();
         all.sort();
         all
     }
 }
 
-/// Whether both would get connections to some address.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+fn key(address: SocketAddr) -> (u16, SocketAddr) {
+    (address.port(), address)
+}
+
+/// Whether some socket of ours would get connections that this address gets, too.
+fn is_ours(addresses: &Addresses, address: SocketAddr) -> bool {
+    let port = address.port();
+    let everywhere = |ip: std::net::IpAddr| key(SocketAddr::new(ip, port));
+    let first = everywhere(Ipv4Addr::UNSPECIFIED.into());
+    if address.ip().is_unspecified() {
+        return addresses.range(first..).next().is_some_and(|((of, _), _)| *of == port);
+    }
+    let all = [first, everywhere(Ipv6Addr::UNSPECIFIED.into()), key(address)];
+    all.iter().any(|place| addresses.contains_key(place))
 }
 
 #[cfg(test)]
@@ -163,6 +177,24 @@ mod tests {
         let _one = bound.take(free, Options::default()).unwrap();
         assert_eq!(bound.addresses(), [all, free]);
         drop(before);
+    }
+
+    #[test]
+    fn what_is_ours_is_told_by_a_few_looks() {
+        let ours = |have: &[&str], asked: &str| {
+            let all: Addresses = have.iter().map(|a| (key(a.parse().unwrap()), Entry::default())).collect();
+            is_ours(&all, asked.parse().unwrap())
+        };
+        for have in ["10.0.0.1:80", "0.0.0.0:80", "[::]:80"] {
+            assert!(ours(&["9.9.9.9:79", have, "1.1.1.1:81"], "10.0.0.1:80"), "{have}");
+        }
+        for have in ["10.0.0.1:80", "0.0.0.0:80", "[fe80::1]:80", "[::]:80"] {
+            assert!(ours(&["9.9.9.9:79", have, "1.1.1.1:81"], "0.0.0.0:80"), "{have}");
+            assert!(ours(&["9.9.9.9:79", have, "1.1.1.1:81"], "[::]:80"), "{have}");
+        }
+        let others = ["10.0.0.2:80", "[::1]:80", "0.0.0.0:79", "[::]:81"];
+        assert!(!ours(&others, "10.0.0.1:80"));
+        assert!(!ours(&["0.0.0.0:79", "[::]:81"], "0.0.0.0:80") && !ours(&["0.0.0.0:79", "[::]:81"], "[::]:80"));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codec::serve_http3,
     inbound::{self, Inbound},
-    listen::{Entered, Limits, Opening, Slot},
+    listen::{Entered, Limits, Slot},
     net::bound::Options,
     tls::peer,
     worker::Worker,
@@ -48,23 +48,30 @@ const REFUSED: u32 = 0x10b;
 /// Bytes kept of connections that were not looked at yet.
 const WAITING: u64 = 4 << 20;
 
-/// Listens until the listener is stopped and its connections have ended.
-pub(crate) async fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr, mut opening: Option<Rc<Opening>>) {
+/// Listens until the listener is stopped and its connections have ended. Tried for the first time at once; the rest is the
+/// future's.
+pub(crate) fn listen(worker: Rc<Worker>, slot: Rc<Slot>, address: SocketAddr) -> impl Future<Output = ()> {
     let mut unbound = Unbound { worker: worker.clone(), counted: false };
-    while !slot.stopped().is_cancelled() {
-        match open(&worker, &slot, address) {
-            Ok(endpoint) => {
-                unbound.bound();
-                drop(opening.take());
-                serve(&worker, &slot, address, &endpoint).await;
-                leave(&worker, address, endpoint).await;
+    let mut tried = open(&worker, &slot, address);
+    if let Err(error) = &tried {
+        unbound.failed(&slot, address, error);
+    }
+    async move {
+        loop {
+            match tried {
+                Ok(endpoint) => {
+                    unbound.bound();
+                    serve(&worker, &slot, address, &endpoint).await;
+                    leave(&worker, address, endpoint).await;
+                }
+                Err(error) => unbound.failed(&slot, address, &error),
             }
-            Err(error) => unbound.failed(&slot, address, &error),
-        }
-        drop(opening.take());
-        tokio::select! {
-            () = slot.stopped().cancelled() => {}
-            () = sleep(REBIND) => {}
+            tokio::select! {
+                biased;
+                () = slot.stopped().cancelled() => return,
+                () = sleep(REBIND) => {}
+            }
+            tried = open(&worker, &slot, address);
         }
     }
 }

@@ -15,6 +15,7 @@ mod breakers;
 mod clocks;
 mod dynamic;
 mod filters;
+mod handed;
 mod http;
 mod limits;
 mod quic;
