@@ -341,7 +341,7 @@ mod tests {
     }
 
     async fn next(events: &mut mpsc::Receiver<Event>) -> Happened {
-        tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap().happened
+        tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap().unwrap().happened
     }
 
     #[tokio::test]
@@ -361,12 +361,12 @@ mod tests {
     #[tokio::test]
     async fn a_killed_child_says_by_what() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut children, mut events) = children(Duration::from_secs(60));
+        let (mut children, mut events) = children(Duration::from_secs(3600));
         children.start(shell(folder.path(), "kill -9 $$"));
         next(&mut events).await;
         assert!(matches!(next(&mut events).await, Happened::Died { how, .. } if how == "killed by SIGKILL"));
         // Waiting for its next life must not delay the end.
-        tokio::time::timeout(Duration::from_secs(5), children.stop(&children.ids())).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), children.stop(&children.ids())).await.unwrap();
     }
 
     #[tokio::test]

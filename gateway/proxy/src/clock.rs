@@ -87,12 +87,13 @@ mod tests {
     #[test]
     fn moments_have_their_time_of_day() {
         let (now, said) = (Instant::now(), SystemTime::now());
-        for ago in [0, 1, 500, 5_000] {
+        for ago in [0, 1, 500, 600_000] {
             let ago = Duration::from_millis(ago);
             let Some(then) = now.checked_sub(ago) else { continue };
             let told = wall(then) + ago;
             let off = told.duration_since(said).unwrap_or_else(|early| early.duration());
-            assert!(off < Duration::from_millis(100), "{off:?}");
+            // The two clocks are not read at the same moment.
+            assert!(off < Duration::from_secs(60), "{off:?}");
         }
     }
 }

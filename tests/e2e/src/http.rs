@@ -32,14 +32,14 @@ impl Answer {
     }
 }
 
-/// Sends `GET target` to `address`, within ten seconds.
+/// Sends `GET target` to `address`, within a minute.
 ///
 /// # Errors
 /// When the connection or the exchange fails.
 pub async fn get(address: &str, target: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-    tokio::time::timeout(Duration::from_secs(10), exchange(address, target, headers))
+    tokio::time::timeout(Duration::from_secs(60), exchange(address, target, headers))
         .await
-        .with_context(|| format!("GET {target} at {address} took longer than 10 s"))?
+        .with_context(|| format!("GET {target} at {address} took longer than 60 s"))?
         .with_context(|| format!("GET {target} at {address}"))
 }
 

@@ -11,16 +11,17 @@ pub use speech::{Discovery, Out, Speaker};
 use prost::{Message, Name};
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use stream::Script;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tombolo_controlplane_api::xds::{
@@ -114,7 +115,7 @@ impl Ads {
     /// # Panics
     /// When it cannot listen.
     pub async fn start_at(address: SocketAddr, mut settings: Settings) -> Self {
-        let listener = TcpListener::bind(address).await.expect("the address is the test's own");
+        let listener = bind(address).await;
         let address = listener.local_addr().expect("a socket that is bound has an address");
         let (snapshot, shown) = watch::channel(Arc::new(Snapshot::default()));
         let notes = Arc::<Notes>::default();
@@ -217,6 +218,22 @@ impl Ads {
 impl Drop for Ads {
     fn drop(&mut self) {
         self.server.abort();
+    }
+}
+
+/// Listens where nobody else does, or will soon not: one that was ended has its socket until its task was ended, and a child that
+/// another test just forked until it becomes another program.
+async fn bind(address: SocketAddr) -> TcpListener {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(
+                error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE,
+                "{address}, which is the test's own: {error}"
+            ),
+        }
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

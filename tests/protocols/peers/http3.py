@@ -23,7 +23,7 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamDataReceived, StreamReset
 
 HOST, PORT, ROOT = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-PATIENCE = 30
+PATIENCE = 60
 
 
 def varint(value):
@@ -422,6 +422,8 @@ async def amplification(bystander):
         sent, heard = 0, 0
         for data in hello:
             sent += await loop.sock_sendto(forged, data, (HOST, PORT))
+        # However long the first takes to come, all others follow soon.
+        heard += len(await asyncio.wait_for(loop.sock_recv(forged, 65536), PATIENCE))
         until = loop.time() + 2
         while loop.time() < until:
             try:

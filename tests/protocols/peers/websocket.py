@@ -27,7 +27,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 HOST = "127.0.0.1"
-PATIENCE = 15
+PATIENCE = 60
 LARGE = bytes(range(256)) * 4096
 CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999]
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 100_000]
@@ -590,7 +590,11 @@ def handmade(places):
     yield "no token in connection", lambda: refused(UPGRADE.replace(b"Upgrade\n", b"keep-alive\n") + KEY, "426")
 
     async def idle():
-        status, _, reader, _ = await raw(places["idle"], UPGRADE + KEY + b"\n")
+        # Silence of the server counts as well, and a busy machine may make it silent before it agrees.
+        while True:
+            status, _, reader, _ = await raw(places["idle"], UPGRADE + KEY + b"\n")
+            if status not in ("408", "504"):
+                break
         assert status == "101" and await reader.read() == b""
 
     yield "silence ends it where that is asked for", idle

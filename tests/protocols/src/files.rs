@@ -110,7 +110,7 @@ pub fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
     json!({
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "5s",
+        "connect_timeout": "60s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
     })
 }
@@ -125,10 +125,10 @@ pub fn cluster2(name: &str, endpoints: &[SocketAddr]) -> Value {
     cluster
 }
 
-/// A route from what begins with a prefix to a cluster.
+/// A route from what begins with a prefix to a cluster, which has all the time that a busy machine may need.
 #[must_use]
 pub fn to(prefix: &str, cluster: &str) -> Value {
-    json!({"match": {"prefix": prefix}, "route": {"cluster": cluster}})
+    json!({"match": {"prefix": prefix}, "route": {"cluster": cluster, "timeout": "60s"}})
 }
 
 /// Text as a file has it.

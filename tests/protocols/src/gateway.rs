@@ -49,7 +49,7 @@ impl Gateway {
         let mut command = Command::new(program);
         command
             .args(args)
-            .args(["--admin", &admin.to_string(), "--workers", &workers.to_string(), "--drain-seconds", "5"])
+            .args(["--admin", &admin.to_string(), "--workers", &workers.to_string(), "--drain-seconds", "30"])
             .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())])
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit())

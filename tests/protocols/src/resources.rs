@@ -22,7 +22,8 @@ use tombolo_controlplane_api::{
                     listener_filter,
                 },
                 route::v3::{
-                    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
+                    HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+                    header_matcher::HeaderMatchSpecifier, route, route_action, route_match,
                 },
             },
             extensions::{
@@ -51,6 +52,7 @@ use tombolo_controlplane_api::{
                     },
                 },
             },
+            r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
         },
         google::protobuf::{Any, BoolValue, Duration},
     },
@@ -123,6 +125,7 @@ pub fn server_tls(own: &Leaf, trust: Option<&str>) -> DownstreamTlsContext {
 pub fn to_cluster(cluster: &str) -> RouteAction {
     RouteAction {
         cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.into())),
+        timeout: Some(Duration { seconds: 60, nanos: 0 }),
         ..Default::default()
     }
 }
@@ -164,18 +167,31 @@ pub fn manager_of(routes: Vec<Route>) -> HttpConnectionManager {
     }
 }
 
-/// A connection manager whose requests to a cluster may become tunnels. A second is long for it, and a connection that is
-/// to end does so soon.
+/// A connection manager whose requests to a cluster may become tunnels. A second is long for one whose script is to say nothing,
+/// all others have the time that they need; and a connection that is to end does so soon.
 #[must_use]
 pub fn tunnels(cluster: &str) -> HttpConnectionManager {
-    let soon = || {
-        let second = Duration { seconds: 1, nanos: 0 };
-        route::Action::Route(RouteAction { timeout: Some(second), ..to_cluster(cluster) })
+    let within = |seconds| {
+        let timeout = Some(Duration { seconds, nanos: 0 });
+        route::Action::Route(RouteAction { timeout, ..to_cluster(cluster) })
     };
-    let path = route_match::PathSpecifier::ConnectMatcher(route_match::ConnectMatcher {});
-    let connect =
-        Route { r#match: Some(RouteMatch { path_specifier: Some(path), ..Default::default() }), ..route("/", soon()) };
-    let mut hcm = manager_of(vec![connect, route("/", soon())]);
+    let connect = || route_match::PathSpecifier::ConnectMatcher(route_match::ConnectMatcher {});
+    let any = || route_match::PathSpecifier::Prefix("/".into());
+    let one = |path_specifier, headers, seconds| Route {
+        r#match: Some(RouteMatch { path_specifier: Some(path_specifier), headers, ..Default::default() }),
+        ..route("/", within(seconds))
+    };
+    let silent = |script: &str| {
+        let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(script.into())), ..Default::default() };
+        let specifier = Some(HeaderMatchSpecifier::StringMatch(exact));
+        vec![HeaderMatcher { name: "x-script".into(), header_match_specifier: specifier, ..Default::default() }]
+    };
+    let mut routes = Vec::new();
+    for script in ["nothing", "103"] {
+        routes.extend([one(connect(), silent(script), 1), one(any(), silent(script), 1)]);
+    }
+    routes.extend([one(connect(), Vec::new(), 60), one(any(), Vec::new(), 60)]);
+    let mut hcm = manager_of(routes);
     hcm.delayed_close_timeout = Some(Duration { seconds: 0, nanos: 50_000_000 });
     for kind in ["websocket", "CONNECT", "connect-udp"] {
         allow_upgrade(&mut hcm, kind);
@@ -222,8 +238,8 @@ fn over_quic(name: &str, at: SocketAddr, tls: DownstreamTlsContext, mut hcm: Htt
 
 /// A client whose last word was lost on the way is noticed by its silence, here soon enough for a test.
 fn quic_options() -> QuicProtocolOptions {
-    let ten = Duration { seconds: 10, nanos: 0 };
-    let idle = QuicTimes { idle_network_timeout: Some(ten), ..Default::default() };
+    let silence = Duration { seconds: 20, nanos: 0 };
+    let idle = QuicTimes { idle_network_timeout: Some(silence), ..Default::default() };
     QuicProtocolOptions { quic_protocol_options: Some(idle), ..Default::default() }
 }
 
@@ -344,6 +360,7 @@ fn cluster_at(name: &str, at: Address, version: ProtocolConfig) -> Cluster {
     };
     Cluster {
         name: name.into(),
+        connect_timeout: Some(Duration { seconds: 60, nanos: 0 }),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         typed_extension_protocol_options: [(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into(),

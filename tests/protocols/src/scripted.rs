@@ -1,11 +1,12 @@
 //! A server that answers as each request asks for in its field `x-script`, whatever that means, and keeps every byte it
 //! hears: those before it answered apart from those after.
 
+use crate::wire1::PATIENCE;
 use anyhow::Result;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -74,6 +75,15 @@ impl Scripted {
     #[must_use]
     pub fn heard(&self) -> Vec<Heard> {
         open(&self.notes).clone()
+    }
+
+    /// The same, once there is something: who gave up waiting for this server may know that before the server had its turn.
+    pub async fn heard_at_last(&self) -> Vec<Heard> {
+        let begun = Instant::now();
+        while self.heard().is_empty() && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.heard()
     }
 
     /// Forgets it. Connections that are open are heard no more.

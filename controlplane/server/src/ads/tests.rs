@@ -99,7 +99,7 @@ async fn until(site: &Site, what: impl Fn(&tombolo_controlplane_api::status::Pro
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), seen).await.expect("the table should say so");
+    tokio::time::timeout(std::time::Duration::from_secs(60), seen).await.expect("the table should say so");
 }
 
 #[tokio::test]

@@ -91,10 +91,16 @@ mod tests {
         for i in 0..20 {
             std::fs::write(dir.path().join("a.yaml"), i.to_string()).unwrap();
         }
-        assert!(watch.changed(Duration::from_secs(10)).await);
+        assert!(watch.changed(Duration::from_secs(60)).await);
+        // Once, or a few times where those who tell of it are held up.
+        let mut more = 0;
+        while watch.changed(Duration::from_millis(300)).await {
+            more += 1;
+        }
+        assert!(more < 10, "{more} times more");
         std::fs::read(dir.path().join("a.yaml")).unwrap();
         assert!(!watch.changed(Duration::from_millis(100)).await, "reading is no change");
         std::fs::create_dir(dir.path().join("sub")).unwrap();
-        assert!(watch.changed(Duration::from_secs(10)).await);
+        assert!(watch.changed(Duration::from_secs(60)).await);
     }
 }

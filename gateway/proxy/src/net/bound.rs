@@ -199,8 +199,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_strangers_address_is_an_error_and_our_own_is_not() {
-        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = stranger.local_addr().unwrap();
+        let address = tombolo_tests_kit::free();
+        let stranger = TcpListener::bind(address).unwrap();
         let bound = Bound::new(2);
         assert_eq!(bound.take(address, Options::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(stranger);

@@ -170,7 +170,7 @@ mod tests {
             proxy: None,
             from: None,
             keepalive: None,
-            timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(60),
         };
         let failure = open(&target).await.err().unwrap();
         assert_eq!(failure.kind, Kind::ConnectFailure);

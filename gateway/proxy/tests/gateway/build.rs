@@ -83,7 +83,7 @@ pub fn cluster(name: &str) -> Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
         // A handshake of two gateways waits its turn on a busy machine.
-        connect_timeout: Some(duration(Duration::from_secs(5))),
+        connect_timeout: Some(duration(Duration::from_secs(60))),
         ..Default::default()
     }
 }
@@ -124,6 +124,8 @@ pub fn to(prefix: &str, cluster: &str) -> Route {
         }),
         action: Some(route::Action::Route(RouteAction {
             cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.into())),
+            // A server of the test waits its turn, too.
+            timeout: Some(duration(Duration::from_secs(60))),
             ..Default::default()
         })),
         ..Default::default()

@@ -265,9 +265,14 @@ static_resources:
     assert_eq!(get(at, "/").await.unwrap().body, "a");
     let dump = get(gateway.admin, "/config_dump").await.unwrap().body;
     assert!(dump.contains("static_listeners") && dump.contains("static_route_configs"), "{dump}");
-    std::fs::write(&path, text(b.address)).unwrap();
+    // As a whole: a file that is being written may be read half-way.
+    let replace = |text: String| {
+        std::fs::write(folder.path().join("next"), text).unwrap();
+        std::fs::rename(folder.path().join("next"), &path).unwrap();
+    };
+    replace(text(b.address));
     eventually("the change is taken", async || get(at, "/").await.unwrap().body == "b").await;
-    std::fs::write(&path, text(a.address).replace("stat_prefix", "stat_prefxi")).unwrap();
+    replace(text(a.address).replace("stat_prefix", "stat_prefxi"));
     eventually("the mistake shows", async || {
         get(gateway.admin, "/server_info").await.unwrap().body.contains("stat_prefxi")
     })

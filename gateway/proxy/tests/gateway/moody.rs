@@ -16,10 +16,11 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
     task::JoinHandle,
 };
 
-/// Speaks HTTP/1. `/healthz` gets `health`, everything else `status` and the server's name.
+/// Speaks HTTP/1. `/healthz` gets `health`, everything else `status` and the server's name; `/slow` only when it is let go.
 pub struct Moody {
     pub address: SocketAddr,
     pub status: Arc<AtomicU16>,
@@ -28,6 +29,8 @@ pub struct Moody {
     pub headers: Arc<Mutex<String>>,
     pub checks: Arc<AtomicU32>,
     pub connections: Arc<AtomicU32>,
+    /// So many answers to `/slow` may go out.
+    pub let_go: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
 
@@ -38,17 +41,19 @@ impl Moody {
         let (status, health) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU16::new(200)));
         let headers = Arc::<Mutex<String>>::default();
         let (checks, connections): (Arc<AtomicU32>, Arc<AtomicU32>) = Default::default();
-        let shared = (status.clone(), health.clone(), headers.clone(), checks.clone(), connections.clone());
+        let let_go = Arc::new(Semaphore::new(0));
+        let shared = (status.clone(), health.clone(), headers.clone(), checks.clone(), let_go.clone());
+        let counted = connections.clone();
         let task = tokio::spawn(async move {
-            let (status, health, headers, checks, connections) = shared;
+            let (status, health, headers, checks, let_go) = shared;
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.fetch_add(1, SeqCst);
-                let mood = (status.clone(), health.clone(), headers.clone(), checks.clone(), name);
-                tokio::spawn(serve(stream, mood));
+                counted.fetch_add(1, SeqCst);
+                let mood = (status.clone(), health.clone(), headers.clone(), checks.clone(), let_go.clone());
+                tokio::spawn(serve(stream, name, mood));
             }
         });
-        Self { address, status, health, headers, checks, connections, task }
+        Self { address, status, health, headers, checks, connections, let_go, task }
     }
 }
 
@@ -58,9 +63,9 @@ impl Drop for Moody {
     }
 }
 
-type Mood = (Arc<AtomicU16>, Arc<AtomicU16>, Arc<Mutex<String>>, Arc<AtomicU32>, &'static str);
+type Mood = (Arc<AtomicU16>, Arc<AtomicU16>, Arc<Mutex<String>>, Arc<AtomicU32>, Arc<Semaphore>);
 
-async fn serve(mut stream: TcpStream, (status, health, headers, checks, name): Mood) {
+async fn serve(mut stream: TcpStream, name: &'static str, (status, health, headers, checks, let_go): Mood) {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -78,7 +83,7 @@ async fn serve(mut stream: TcpStream, (status, health, headers, checks, name): M
             checks.fetch_add(1, SeqCst);
         }
         if head.contains(" /slow") {
-            tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+            let_go.acquire().await.unwrap().forget();
         }
         let more = headers.lock().unwrap().clone();
         let answer = format!("HTTP/1.1 {code} x\r\ncontent-length: {}\r\n{more}\r\n{name}", name.len());

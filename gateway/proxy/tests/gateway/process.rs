@@ -41,7 +41,7 @@ impl Gateway {
                 "--node",
                 "sidecar~127.0.0.1~test.default~default.svc.cluster.local",
             ])
-            .args(["--admin", &admin.to_string(), "--drain-seconds", "5"])
+            .args(["--admin", &admin.to_string(), "--drain-seconds", "30"])
             .args(["--log", &std::env::var("GATEWAY_LOG").unwrap_or_else(|_| "warn".into())]);
         if options.sotw {
             command.args(["--xds-mode", "sotw"]);

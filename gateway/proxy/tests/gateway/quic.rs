@@ -2,7 +2,7 @@
 
 use crate::{
     build::{self, address, hcm, http_chain, routes},
-    process::{Gateway, Options, eventually},
+    process::{Gateway, Options, PATIENCE, eventually},
     tls::{Authority, Leaf, authority, certificate, install},
 };
 use quinn::{ClientConfig, Connection, Endpoint, crypto::rustls::QuicClientConfig};
@@ -52,14 +52,25 @@ fn listener(name: &str, place: SocketAddr, leaf: &Leaf) -> Listener {
 }
 
 async fn connect(endpoint: &Endpoint, to: SocketAddr, authority: &Authority, name: &str) -> Option<Connection> {
+    connect_in(PATIENCE, endpoint, to, authority, name).await
+}
+
+async fn connect_in(
+    patience: Duration,
+    endpoint: &Endpoint,
+    to: SocketAddr,
+    authority: &Authority,
+    name: &str,
+) -> Option<Connection> {
     let mut tls = rustls::ClientConfig::builder().with_root_certificates(authority.store()).with_no_client_auth();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let mut settings = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let mut transport = quinn::TransportConfig::default();
     transport.keep_alive_interval(Some(Duration::from_secs(1)));
+    transport.max_idle_timeout(Some(PATIENCE.try_into().unwrap()));
     settings.transport_config(Arc::new(transport));
     let connecting = endpoint.connect_with(settings, to, name).unwrap();
-    timeout(Duration::from_secs(2), connecting).await.ok()?.ok()
+    timeout(patience, connecting).await.ok()?.ok()
 }
 
 /// Clients of the listener before may stay for long: those who come are served all the same, and who is there is not cut off.
@@ -83,7 +94,7 @@ async fn a_listener_in_anothers_place_is_served_beside_those_who_stay() {
     }
     ads.set([("two", listener("two", place, &authority.leaf(&["two.test"])))]);
     eventually("the other listener is served", async || {
-        connect(&endpoint, place, &authority, "two.test").await.is_some()
+        connect_in(Duration::from_secs(2), &endpoint, place, &authority, "two.test").await.is_some()
     })
     .await;
     for _ in 0..8 {

@@ -18,7 +18,7 @@ const SET: &[(&str, &str)] = &[
     ("x-forwarded-for", ""),
     ("x-forwarded-proto", "http"),
     ("x-request-id", ""),
-    ("x-envoy-expected-rq-timeout-ms", "1"),
+    ("x-envoy-expected-rq-timeout-ms", "6"),
     ("x-added", "by the gateway"),
     ("x-envoy-attempt-count", "1"),
 ];

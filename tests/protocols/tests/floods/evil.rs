@@ -235,9 +235,11 @@ async fn play(servers: Vec<Server>) {
     let mut routes = vec![to("/probe", "ok")];
     for (number, server) in servers.iter().enumerate() {
         clusters.push(cluster2(&format!("evil{number}"), &[start(server).await]));
+        // Silence is waited for; an answer may take its time.
+        let timeout = if server.fate == Serves { "60s" } else { "1s" };
         routes.push(json!({
             "match": {"path": format!("/{number}")},
-            "route": {"cluster": format!("evil{number}"), "timeout": "1s"},
+            "route": {"cluster": format!("evil{number}"), "timeout": timeout},
         }));
     }
     let listeners = [listener("door", at, &manager(Value::from(routes), &[], &json!({})), None)];

@@ -58,7 +58,7 @@ async fn streams_carry_nothing_before_the_server_agreed() {
         {
             assert!(*wanted != 0, "{script}: {} bytes of a tunnel that is none", bytes::Buf::remaining(&data));
         }
-        let heard = origin.heard();
+        let heard = origin.heard_at_last().await;
         origin.forget();
         let [one] = &heard[..] else { panic!("{script}: {heard:?}") };
         assert_eq!(one.early, b"", "{script}");

@@ -68,7 +68,7 @@ async fn captured_connections_go_where_they_were_going() {
         .env(INSIDE, "1")
         .kill_on_drop(true)
         .output();
-    let output = timeout(Duration::from_secs(100), output).await.unwrap().unwrap();
+    let output = timeout(Duration::from_secs(300), output).await.unwrap().unwrap();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
