@@ -49,9 +49,7 @@ pub(super) async fn ingress(client: &Client, report: &mut Report) {
     let seen = Seen::of(client.get_with(OUTSIDE, "/", &[("end-user", "tester")]).await);
     report.claim(point, "header match", "reviews v2", seen.who(), seen.text("version") == "v2");
 
-    let begin = Instant::now();
-    let seen = Seen::of(client.get(OUTSIDE, "/late").await);
-    let took = begin.elapsed();
+    let (seen, took) = timed(client, "/late", Duration::from_millis(900)).await;
     let good = seen.status == 200 && (Duration::from_millis(295)..Duration::from_millis(900)).contains(&took);
     report.claim(
         point,
@@ -61,9 +59,7 @@ pub(super) async fn ingress(client: &Client, report: &mut Report) {
         good,
     );
 
-    let begin = Instant::now();
-    let seen = Seen::of(client.get(OUTSIDE, "/impatient?delay=3s").await);
-    let took = begin.elapsed();
+    let (seen, took) = timed(client, "/impatient?delay=3s", Duration::from_millis(1500)).await;
     let good = seen.status == 504 && (Duration::from_millis(450)..Duration::from_millis(1500)).contains(&took);
     report.claim(point, "timeout", "504 after 500 ms", format!("{} after {} ms", seen.status, took.as_millis()), good);
 
@@ -76,6 +72,21 @@ pub(super) async fn ingress(client: &Client, report: &mut Report) {
         format!("{} at attempt {}", seen.status, seen.body["attempt"]),
         good,
     );
+}
+
+/// A request and how long it took, up to five times while that is longer than it should be: a machine that stands still for a
+/// moment makes one answer late, a fault makes all of them late.
+async fn timed(client: &Client, path: &str, most: Duration) -> (Seen, Duration) {
+    let mut tries = 0;
+    loop {
+        let begin = Instant::now();
+        let seen = Seen::of(client.get(OUTSIDE, path).await);
+        let took = begin.elapsed();
+        tries += 1;
+        if took < most || tries == 5 {
+            return (seen, took);
+        }
+    }
 }
 
 /// Point 2: subsets and weights, through the other site's east-west gateway, with identities end to end.
@@ -168,7 +179,7 @@ pub(super) async fn federation(client: &Client, report: &mut Report) {
         good,
     );
 
-    let outcome = async {
+    let outcome = settled(|| async {
         let mut peers = BTreeMap::new();
         for site in client.published()?.sites {
             let status = crate::up::converge::status(site.control_plane.admin).await?;
@@ -177,8 +188,23 @@ pub(super) async fn federation(client: &Client, report: &mut Report) {
             }
         }
         Ok((words(&peers), peers.len() == 1 && peers.get("connected") == Some(&6)))
-    };
+    });
     report.attempt(point, "peers of the three sites", "connected 6", outcome.await);
+}
+
+/// What the sites think of each other, once it is good, or when it is not for ten seconds: a machine that stands still for a moment
+/// makes peers stale until they are heard again.
+pub(super) async fn settled<F: Future<Output = anyhow::Result<(String, bool)>>>(
+    mut look: impl FnMut() -> F,
+) -> anyhow::Result<(String, bool)> {
+    let begin = Instant::now();
+    loop {
+        let (seen, good) = look().await?;
+        if good || begin.elapsed() > Duration::from_secs(10) {
+            return Ok((seen, good));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Point 5: servers outside of the mesh, and hosts that nobody declared.

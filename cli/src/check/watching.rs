@@ -118,12 +118,12 @@ async fn both_sides(client: &Client, report: &mut Report) {
 pub(super) async fn commands(client: &Client, report: &mut Report) {
     let point = "8 commands";
     let state = client.state().display().to_string();
-    let outcome = async {
+    let outcome = super::traffic::settled(|| async {
         let (code, text) = client.command(&["federation", "status", "--state", &state]).await?;
         let named = ["east", "west", "vm"].iter().all(|site| text.contains(site));
         let first = text.lines().find(|l| l.contains("unhealthy") || l.starts_with("error")).unwrap_or("healthy");
         Ok((format!("exit code {code}, {first}"), code == 0 && named))
-    };
+    });
     report.attempt(point, "federation status of a healthy federation", "exit code 0, three sites", outcome.await);
 
     let outcome = async {
