@@ -12,7 +12,7 @@ use crate::{
     certs::certs,
     http1::Duplex,
     place::Place,
-    script::{Act, Health, Scenario},
+    script::{Act, Case, Client, Health, Scenario},
 };
 use anyhow::Result;
 use rustls::{
@@ -32,6 +32,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -42,6 +43,8 @@ pub type Seen = Arc<Mutex<BTreeMap<String, Value>>>;
 #[derive(Default)]
 pub struct Stage {
     inner: Mutex<Inner>,
+    /// The client has something of an answer, or would not say so.
+    has_some: watch::Sender<bool>,
     /// What health checks hear, and what they asked.
     health: Mutex<BTreeMap<u16, Health>>,
     checks: Mutex<BTreeMap<u16, BTreeSet<String>>>,
@@ -59,12 +62,24 @@ impl Stage {
     ///
     /// # Panics
     /// Never: nobody panics with the lock.
-    pub fn begin(&self, tag: &str, script: &[(u16, Act)]) {
+    pub fn begin(&self, tag: &str, case: &Case) {
+        self.has_some.send_replace(matches!(case.client, Client::Raw(_)));
         let mut inner = self.inner.lock().expect("nobody panics with it");
         *inner = Inner { tag: tag.to_owned(), ..Inner::default() };
-        for (backend, act) in script {
+        for (backend, act) in &case.script {
             inner.script.entry(*backend).or_default().push_back(act.clone());
         }
+    }
+
+    /// The client of streams got some of a body.
+    pub fn has_some(&self) {
+        self.has_some.send_replace(true);
+    }
+
+    /// Before an answer is broken off: what the reset of a stream overtakes is lost, and whether it does would be up to chance.
+    async fn until_it_has_some(&self) {
+        // A proxy may also keep what it has until it has more.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.has_some.subscribe().wait_for(|has| *has)).await;
     }
 
     /// What was seen since the case began.

@@ -20,6 +20,8 @@ use tombolo_tests_kit::trusting;
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long it waits for what must come.
+const MORE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it waits at the end for the connection to close.
 const LINGER: Duration = Duration::from_millis(130);
 
@@ -80,7 +82,7 @@ impl Scene<'_> {
 
     /// Waits until a listener takes connections; false when it never does.
     async fn listens(&self, listener: u16) -> bool {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + MORE_PATIENCE;
         while std::time::Instant::now() < deadline {
             if TcpStream::connect(self.place.listener(listener)).await.is_ok() {
                 return true;
@@ -93,7 +95,7 @@ impl Scene<'_> {
     /// Asks for a path until a status comes; false when it never does.
     async fn until(&self, listener: u16, path: &str, status: u16) -> bool {
         let request = format!("GET {path} HTTP/1.1\r\nhost: svc.test\r\nx-case: until\r\nconnection: close\r\n\r\n");
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + MORE_PATIENCE;
         while std::time::Instant::now() < deadline {
             if let Ok(stream) = TcpStream::connect(self.place.listener(listener)).await {
                 let mut wire = Wire::new(Box::new(stream), PATIENCE);

@@ -109,7 +109,7 @@ impl Player<'_> {
                 }
             }
         };
-        let receiving = async { tokio::time::timeout(PATIENCE, receive(response, &seen, &progress)).await };
+        let receiving = async { tokio::time::timeout(PATIENCE, receive(response, self.scene, &seen, &progress)).await };
         let received = beside(sending, receiving).await;
         match received {
             Err(_) => note(self.scene.place, facts, prefix, Err("quiet".to_owned())),
@@ -217,6 +217,7 @@ pub(crate) fn note(place: &Place, facts: &mut Facts, prefix: &str, outcome: Resu
 
 async fn receive(
     response: ResponseFuture,
+    scene: Scene<'_>,
     seen: &std::cell::Cell<usize>,
     progress: &tokio::sync::Notify,
 ) -> Result<Got, String> {
@@ -230,6 +231,7 @@ async fn receive(
                 let _ = body.flow_control().release_capacity(chunk.len());
                 got.body.extend_from_slice(&chunk);
                 seen.set(got.body.len());
+                scene.stage.has_some();
                 progress.notify_one();
             }
             Err(error) => {

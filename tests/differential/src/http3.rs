@@ -104,7 +104,7 @@ async fn finish(
     let receive = async {
         let mut receiving = receiving;
         let received = tokio::select! {
-            received = tokio::time::timeout(PATIENCE, receive(&mut receiving, &seen, &progress)) => Some(received),
+            received = tokio::time::timeout(PATIENCE, receive(&mut receiving, scene, &seen, &progress)) => Some(received),
             () = cancelled.notified() => None,
         };
         match received {
@@ -139,7 +139,12 @@ async fn play(scene: Scene<'_>, piece: &Piece, stream: &mut Sending, seen: &Cell
     true
 }
 
-async fn receive(stream: &mut Receiving, seen: &Cell<usize>, progress: &Notify) -> Result<Got, String> {
+async fn receive(
+    stream: &mut Receiving,
+    scene: Scene<'_>,
+    seen: &Cell<usize>,
+    progress: &Notify,
+) -> Result<Got, String> {
     let (parts, ()) = stream.recv_response().await.map_err(|error| word(&error))?.into_parts();
     let (status, headers) = (parts.status.as_u16(), parts.headers);
     let mut got = Got { status, headers, body: Vec::new(), trailers: None, broken: None };
@@ -148,6 +153,7 @@ async fn receive(stream: &mut Receiving, seen: &Cell<usize>, progress: &Notify) 
             Ok(Some(mut data)) => {
                 got.body.extend_from_slice(&data.copy_to_bytes(data.remaining()));
                 seen.set(got.body.len());
+                scene.stage.has_some();
                 progress.notify_one();
             }
             Ok(None) => break,

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 /// Scenarios that are played at once. More would make the clocks of the cases wrong on a small machine.
 const AT_ONCE: usize = 6;
 /// How often a case that differs is played again.
-const AGAIN: u8 = 2;
+const AGAIN: u8 = 5;
 /// How long the last lines of the access logs are waited for, at least and at most.
 const LOGS: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(3));
 /// How long a side may take until it serves all listeners.
@@ -286,7 +286,7 @@ async fn play(set: &Set<'_>, number: u32) -> Vec<Played> {
 
 /// Plays a case on one side.
 async fn one(scene: Scene<'_>, scenario: &Scenario, case: &Case) -> (Facts, Vec<u16>) {
-    scene.stage.begin(scene.tag, &case.script);
+    scene.stage.begin(scene.tag, case);
     let (start, mark) = (Instant::now(), scene.world.ads.mark());
     if case.repeat > 1 {
         return many(scene, case).await;

@@ -10,6 +10,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use tombolo_tests_e2e::{federation::Federation, http};
 
@@ -208,9 +209,17 @@ async fn secrets_are_shown_nowhere() -> Result<()> {
 
     let workload = federation.workload("east", "front")?;
     let bearer = format!("Bearer {BEARER}");
-    let answer =
-        http::get(text(&workload, "/sidecar/http_proxy"), "http://back:9080/", &[("authorization", &bearer)]).await?;
-    assert_eq!(answer.field("/workload"), "back-0", "{answer:?}");
+    // A pod of the other site that has just become ready is known here a moment later.
+    let begun = Instant::now();
+    loop {
+        let proxy = text(&workload, "/sidecar/http_proxy");
+        let answer = http::get(proxy, "http://back:9080/", &[("authorization", &bearer)]).await?;
+        if answer.field("/workload") == "back-0" {
+            break;
+        }
+        assert!(answer.status == 503 && begun.elapsed() < Duration::from_secs(60), "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let east = federation.site("east")?;
     let ingress = text(&east, "/ingress/ports/80").to_owned();
     let answer = http::get(&ingress, "/", &[("authorization", &bearer), ("cookie", &bearer)]).await?;

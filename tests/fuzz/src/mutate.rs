@@ -70,6 +70,9 @@ impl Random {
     }
 }
 
+/// So many inputs are fed at least, however long that takes.
+const LEAST: u64 = 100;
+
 /// Feeds a target its seeds and then mutants of them for so long; says how many inputs that were.
 ///
 /// # Errors
@@ -82,7 +85,8 @@ pub fn run(target: &Target, seed: u64, length: Duration) -> Result<u64, Finding>
     let mut random = Random(seed | 1);
     let until = Instant::now() + length;
     let mut count = pool.len() as u64;
-    while Instant::now() < until {
+    // On a machine that stands still meanwhile, a moment would be no test.
+    while Instant::now() < until || count <= LEAST {
         for _ in 0..64 {
             let input = mutant(&pool, &mut random);
             feed(target, &input)?;

@@ -54,6 +54,9 @@ async fn answer(wire: &mut Wire, connection: &Connection, request: &Message, act
     }
     if let Some(bytes) = &act.raw {
         wire.write(bytes).await;
+        if !bytes.is_empty() {
+            connection.stage.until_it_has_some().await;
+        }
         return act.end == End::Keep && bytes.is_empty();
     }
     for (status, fields) in &act.interim {
@@ -104,6 +107,7 @@ async fn send(wire: &mut Wire, connection: &Connection, method: &str, act: &Act)
     }
     if act.end == End::ResetInBody {
         tokio::time::sleep(Duration::from_millis(30)).await;
+        connection.stage.until_it_has_some().await;
         if let Some(socket) = &connection.socket {
             let _ = socket.set_linger(Some(Duration::ZERO));
         }

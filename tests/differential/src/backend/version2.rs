@@ -1,6 +1,6 @@
 //! A backend that speaks HTTP/2.
 
-use super::{Connection, Seen, brief, note};
+use super::{Connection, Seen, Stage, brief, note};
 use crate::script::{Act, End, Fields};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
@@ -37,11 +37,17 @@ pub(super) async fn serve(connection: Connection) {
         if act.end == End::GoAway {
             leaving.notify_one();
         }
-        calls.spawn(one(backend, request, respond, act, seen));
+        calls.spawn(one((backend, stage.clone()), request, respond, act, seen));
     }
 }
 
-async fn one(backend: u16, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, act: Act, seen: Seen) {
+async fn one(
+    (backend, stage): (u16, Arc<Stage>),
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    act: Act,
+    seen: Seen,
+) {
     let (parts, mut body) = request.into_parts();
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|p| p.as_str().to_owned());
     let line = format!("{} {} HTTP/2", parts.method, parts.uri.path_and_query().map_or("", |p| p.as_str()));
@@ -69,7 +75,7 @@ async fn one(backend: u16, request: Request<RecvStream>, mut respond: SendRespon
         return;
     }
     let head = parts.method == http::Method::HEAD;
-    answer(backend, &mut respond, &act, head).await;
+    answer((backend, &stage), &mut respond, &act, head).await;
 }
 
 /// What came of a body.
@@ -125,7 +131,7 @@ pub(crate) fn map(list: &Fields) -> HeaderMap {
     map
 }
 
-async fn answer(backend: u16, respond: &mut SendResponse<Bytes>, act: &Act, head: bool) {
+async fn answer((backend, stage): (u16, &Stage), respond: &mut SendResponse<Bytes>, act: &Act, head: bool) {
     if let End::ResetStream(code) = act.end {
         return respond.send_reset(Reason::from(code));
     }
@@ -150,6 +156,7 @@ async fn answer(backend: u16, respond: &mut SendResponse<Bytes>, act: &Act, head
     }
     if let End::ResetStreamInBody(code) = act.end {
         tokio::time::sleep(Duration::from_millis(30)).await;
+        stage.until_it_has_some().await;
         stream.send_reset(Reason::from(code));
     } else if !last {
         let _ = stream.send_trailers(map(&act.trailers));

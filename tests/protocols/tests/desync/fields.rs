@@ -18,7 +18,7 @@ const SET: &[(&str, &str)] = &[
     ("x-forwarded-for", ""),
     ("x-forwarded-proto", "http"),
     ("x-request-id", ""),
-    ("x-envoy-expected-rq-timeout-ms", "6"),
+    ("x-envoy-expected-rq-timeout-ms", "5"),
     ("x-added", "by the gateway"),
     ("x-envoy-attempt-count", "1"),
 ];
@@ -132,7 +132,10 @@ fn door(name: &str, at: SocketAddr, cluster: &str) -> Value {
         "forward_client_cert_details": "SANITIZE",
         "internal_address_config": {"cidr_ranges": [{"address_prefix": "10.9.9.9", "prefix_len": 32}]},
     });
-    let mut manager = manager(json!([to("/", cluster)]), &[], &more);
+    let mut route = to("/", cluster);
+    // What is left of it arrives, and begins with a 5 for a good while.
+    route["route"]["timeout"] = json!("59.9s");
+    let mut manager = manager(json!([route]), &[], &more);
     let host = &mut manager["typed_config"]["route_config"]["virtual_hosts"][0];
     host["request_headers_to_add"] = json!([{
         "header": {"key": "x-added", "value": "by the gateway"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
