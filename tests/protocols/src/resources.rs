@@ -326,12 +326,16 @@ pub fn http2_cluster(name: &str, at: SocketAddr) -> Any {
     pack_any(cluster(name, at, ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())))
 }
 
-/// A cluster of one endpoint that speaks HTTP/3 and shows a certificate of `trust`.
+/// A cluster of one endpoint that speaks HTTP/3 and shows a certificate of `trust`, and is awaited for so many seconds.
 #[must_use]
-pub fn http3_cluster(name: &str, at: SocketAddr, sni: &str, trust: &str) -> Any {
+pub fn http3_cluster(name: &str, at: SocketAddr, seconds: i64, trust: &str) -> Any {
     let mut cluster = cluster(name, at, ProtocolConfig::Http3ProtocolOptions(Http3ProtocolOptions::default()));
-    let tls =
-        UpstreamTlsContext { common_tls_context: common(None, Some(trust)), sni: sni.into(), ..Default::default() };
+    let tls = UpstreamTlsContext {
+        common_tls_context: common(None, Some(trust)),
+        sni: "localhost".into(),
+        ..Default::default()
+    };
+    cluster.connect_timeout = Some(Duration { seconds, nanos: 0 });
     let transport = QuicUpstreamTransport { upstream_tls_context: Some(tls) };
     cluster.transport_socket = socket("envoy.transport_sockets.quic", pack_any(transport));
     pack_any(cluster)

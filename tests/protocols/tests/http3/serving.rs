@@ -230,8 +230,8 @@ async fn http3_is_spoken_towards_upstreams() {
     let (front, plain, back, closed) = (free(), free(), free(), free());
     let (gateway, _ads) = serve(vec![
         resources::http2_cluster("origin", origin.address),
-        resources::http3_cluster("back", back, "localhost", &authority.root),
-        resources::http3_cluster("closed", closed, "localhost", &authority.root),
+        resources::http3_cluster("back", back, 60, &authority.root),
+        resources::http3_cluster("closed", closed, 1, &authority.root),
         resources::http3_listener("back", back, resources::server_tls(&own, None), resources::manager("origin")),
         resources::http3_listener("front", front, resources::server_tls(&own, None), resources::manager("back")),
         resources::plain_listener("plain", plain, resources::manager("closed")),
