@@ -55,25 +55,25 @@ fn streams() -> Scenario {
         ..call("/two")
     };
     let cases: Vec<Case> = vec![
-        get("before the head", "/", &[]).then(0, act().delay(1500)).within(200, 1300),
-        get("in the body", "/", &[]).then(0, late(1500)).within(200, 1300),
+        get("before the head", "/", &[]).then(0, act().delay(4000)).within(200, 3500),
+        get("in the body", "/", &[]).then(0, late(4000)).within(200, 3500),
         get("in time", "/", &[]),
-        raw("the client is still sending", half).then(0, act().delay(1500)).within(200, 1300),
-        get("tried again", "/again", &[]).then(0, act().delay(1500)).within(200, 1300),
-        get("tried again in vain", "/again", &[]).then(0, act().delay(1500).always()).within(500, 1300),
-        get("not tried again", "/unsent", &[]).then(0, act().delay(1500)).within(200, 1300),
-        get("another clock is sooner", "/sooner", &[]).then(0, act().delay(1500)).within(50, 1300),
-        get("the older field", "/older", &[]).then(0, act().delay(1500)).within(200, 1300),
+        raw("the client is still sending", half).then(0, act().delay(4000)).within(200, 3500),
+        get("tried again", "/again", &[]).then(0, act().delay(4000)).within(200, 3500),
+        get("tried again in vain", "/again", &[]).then(0, act().delay(4000).always()).within(500, 3500),
+        get("not tried again", "/unsent", &[]).then(0, act().delay(4000)).within(200, 3500),
+        get("another clock is sooner", "/sooner", &[]).then(0, act().delay(4000)).within(50, 3500),
+        get("the older field", "/older", &[]).then(0, act().delay(4000)).within(200, 3500),
         get("zero is no bound", "/none", &[]).then(0, act().delay(500)),
-        get("HTTP/2, before the head", "/two", &[]).then(1, act().delay(1500)).within(200, 1300),
-        get("HTTP/2, in the body", "/two", &[]).then(1, late(1500)).within(200, 1300),
-        http2("HTTP/2 on both sides, in the body", vec![call("/two")]).then(1, late(1500)).within(200, 1300),
-        http2("gRPC", vec![grpc]).then(1, act().delay(1500)).within(200, 1300),
-        said("the request says less", "200", "/none").then(0, act().delay(1500)).within(100, 1300),
+        get("HTTP/2, before the head", "/two", &[]).then(1, act().delay(4000)).within(200, 3500),
+        get("HTTP/2, in the body", "/two", &[]).then(1, late(4000)).within(200, 3500),
+        http2("HTTP/2 on both sides, in the body", vec![call("/two")]).then(1, late(4000)).within(200, 3500),
+        http2("gRPC", vec![grpc]).then(1, act().delay(4000)).within(200, 3500),
+        said("the request says less", "200", "/none").then(0, act().delay(4000)).within(100, 3500),
         said("the request says more", "5000", "/").then(0, act().delay(600)),
         said("the request says none", "0", "/").then(0, act().delay(600)),
-        said("the request says nonsense", "soon", "/").then(0, act().delay(1500)).within(200, 1300),
-        said("nobody from outside says how long", "5000", "/").on(1).then(0, act().delay(1500)).within(200, 1300),
+        said("the request says nonsense", "soon", "/").then(0, act().delay(4000)).within(200, 3500),
+        said("nobody from outside says how long", "5000", "/").on(1).then(0, act().delay(4000)).within(200, 3500),
         get("reset within", "/", &[]).then(0, act().end(End::Reset).always()),
     ];
     scenario("lives of streams", resources, cases)
@@ -107,7 +107,7 @@ fn tunnels() -> Scenario {
     let talk = |name, path: &str| {
         let steps =
             vec![Step::Send(start(path)), Step::Answer, Step::Send(b"hello".to_vec()), Step::Read(5), Step::ReadEnd];
-        raw(name, steps).within(300, 1500)
+        raw(name, steps).within(300, 3500)
     };
     let connect = b"CONNECT tunnel.test:443 HTTP/1.1\r\nhost: tunnel.test:443\r\nx-case: @CASE@\r\n\r\n".to_vec();
     let cases = vec![
@@ -123,7 +123,7 @@ fn tunnels() -> Scenario {
                 Step::ReadEnd,
             ],
         )
-        .within(300, 1500),
+        .within(300, 3500),
     ];
     Scenario { bytes: &[0], backends: 3, ..scenario("lives of tunnels", resources, cases) }
 }
