@@ -17,7 +17,7 @@ use crate::{
     },
     decision::{Cause, Decision, Forward, Matched, Reply, UpgradePlan},
     failure::{Failure, Flags, Kind},
-    filter::BodyFilter,
+    filter::{BodyFilter, Mutations},
     format::Facts,
     forward,
     head::{ConnInfo, Head},
@@ -90,13 +90,17 @@ pub fn decide(
     if let Some(mut reply) = draft.run_filters(hcm, head, moment, random) {
         reply.delay = draft.delay;
         reply.bodies = draft.parts.bodies;
+        reply.mutations = draft.parts.mutations;
         reply.metadata = draft.parts.metadata;
         reply.cluster = choice.map(|choice| choice.name);
         return Decision::Reply(reply);
     }
     let outcome = (draft.delay, draft.flags());
     let parts = draft.parts();
-    let (bodies, metadata) = (parts.bodies.clone(), parts.metadata.clone());
+    let (bodies, metadata, mutations) = (parts.bodies.clone(), parts.metadata.clone(), parts.mutations.clone());
+    let changed =
+        changed(&parts, matched.as_ref(), Facts { conn: Some(conn), client: caller.address, ..Facts::default() }, head);
+    let head = changed.as_ref().unwrap_or(head);
     let decision = match (missing, matched) {
         (None, Some(matched)) => act(config, hcm, head, matched, choice, upgrade, parts, random),
         (kind, matched) => refuse(kind.unwrap_or(Kind::NoRoute), matched),
@@ -104,8 +108,19 @@ pub fn decide(
     let mut decision = delayed(decision, outcome, bodies);
     if let Decision::Reply(reply) = &mut decision {
         reply.metadata = metadata;
+        reply.mutations = mutations;
     }
     decision
+}
+
+/// The head as filters change it, for an answer that is made of it. Where it is forwarded, that is done later.
+fn changed(parts: &Parts, matched: Option<&Matched>, base: Facts<'_>, head: &Head) -> Option<Head> {
+    if parts.mutations.is_empty() || matched.is_some_and(|matched| matched.action().is_some()) {
+        return None;
+    }
+    let mut head = head.clone();
+    parts.mutations.request(&base, &mut head);
+    Some(head)
 }
 
 fn delayed(decision: Decision, (delay, flags): (Option<Duration>, Flags), bodies: Vec<BodyFilter>) -> Decision {
@@ -159,6 +174,7 @@ fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, cause: Cause, mat
         matched,
         cluster: None,
         bodies: Vec::new(),
+        mutations: Mutations::default(),
         metadata: Metadata::default(),
     }
 }

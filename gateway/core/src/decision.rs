@@ -9,7 +9,7 @@ use crate::{
         Mirror, RetryOn, RetryPolicy, Route, RouteAction, RoutePriority, RouteTable, RouteTarget, VirtualHost,
     },
     failure::{Failure, Flags},
-    filter::BodyFilter,
+    filter::{BodyFilter, Mutations},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -32,6 +32,15 @@ impl Decision {
         match self {
             Self::Forward(forward) => &mut forward.bodies,
             Self::Reply(reply) => &mut reply.bodies,
+        }
+    }
+
+    /// Changes by filters.
+    #[must_use]
+    pub fn mutations(&self) -> &Mutations {
+        match self {
+            Self::Forward(forward) => &forward.mutations,
+            Self::Reply(reply) => &reply.mutations,
         }
     }
 
@@ -123,8 +132,8 @@ pub struct Forward {
     pub flags: Flags,
     /// Response headers that filters ask for, put before the response's own changes.
     pub response_headers: Vec<(http::HeaderName, HeaderValue)>,
-    /// Changes of request and response by header mutation filters, in the order of their application to requests.
-    pub mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
+    /// Changes of request and response by filters.
+    pub mutations: Mutations,
     /// Bytes of the request body to keep for retries and copies; `None`: the listener's buffer limit.
     pub body_buffer_limit: Option<u64>,
     /// `x-envoy-*` headers are not put (router setting).
@@ -242,6 +251,8 @@ pub struct Reply {
     pub cluster: Option<Arc<str>>,
     /// Filters that change bodies, as far as the request came in the chain.
     pub bodies: Vec<BodyFilter>,
+    /// Changes by filters, as far as the request came in the chain.
+    pub mutations: Mutations,
     /// What filters said of the request, as far as it came.
     pub metadata: Metadata,
 }
@@ -302,6 +313,7 @@ impl Reply {
             matched: None,
             cluster: None,
             bodies: Vec::new(),
+            mutations: Mutations::default(),
             metadata: Metadata::default(),
         }
     }

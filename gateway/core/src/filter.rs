@@ -10,12 +10,14 @@ mod cors;
 mod csrf;
 mod fault;
 mod limit;
+mod mutation;
 mod places;
 
 pub use access::{Subject, allowed};
 pub use body::{BodyFilter, Leaving, Recode, Recodes, Web, enter, is_foreign_to_web, is_grpc_web, leave};
 pub use bucket::TokenBucket;
 pub(crate) use cors::CorsVerdict;
+pub use mutation::{Mutations, TrailerChanges};
 pub use places::{Place, Places};
 
 use crate::{
@@ -35,11 +37,28 @@ pub(crate) fn override_of<'m>(
     weight: Option<&'m ClusterWeight>,
 ) -> Option<&'m FilterOverride> {
     let matched = matched?;
-    let find =
-        |overrides: &'m FilterOverrides| overrides.iter().find(|(filter, _)| &**filter == name).map(|(_, value)| value);
     weight
-        .and_then(|weight| find(&weight.overrides))
-        .or_else(|| matched.route().and_then(|route| find(&route.overrides)))
-        .or_else(|| find(&matched.host().overrides))
-        .or_else(|| find(&matched.table.overrides))
+        .and_then(|weight| find(name, &weight.overrides))
+        .or_else(|| matched.route().and_then(|route| find(name, &route.overrides)))
+        .or_else(|| find(name, &matched.host().overrides))
+        .or_else(|| find(name, &matched.table.overrides))
+}
+
+fn find<'m>(name: &str, overrides: &'m FilterOverrides) -> Option<&'m FilterOverride> {
+    overrides.iter().find(|(filter, _)| &**filter == name).map(|(_, value)| value)
+}
+
+/// What each level says about a filter, the specific ones first.
+pub(crate) fn levels_of<'m>(
+    name: &str,
+    matched: Option<&'m Matched>,
+    weight: Option<&'m ClusterWeight>,
+) -> impl DoubleEndedIterator<Item = &'m FilterOverride> + use<'m> {
+    let levels = [
+        weight.map(|weight| &weight.overrides),
+        matched.and_then(Matched::route).map(|route| &route.overrides),
+        matched.map(|matched| &matched.host().overrides),
+        matched.map(|matched| &matched.table.overrides),
+    ];
+    levels.map(|level| level.and_then(|overrides| find(name, overrides))).into_iter().flatten()
 }

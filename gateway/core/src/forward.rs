@@ -14,7 +14,7 @@ mod tests;
 
 pub use follow::{Asked, Trail, follow};
 pub use local::{Answer, in_grpc, percent_encoded, rewrite};
-pub use prepare::{Context, prepare, stamp_attempt};
+pub use prepare::{Context, prepare, request_trailers, stamp_attempt};
 pub use response::{finish_response, upstream_response};
 pub use retry::parse_retry_on;
 pub(crate) use retry::{policy as retry_policy, told_hedging};

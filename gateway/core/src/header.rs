@@ -16,14 +16,18 @@ pub struct Pending<'c>(SmallVec<[(&'c HeaderChange, HeaderValue); 4]>);
 /// Works out the values. A value that is empty (unless kept) or cannot be a header's is left out.
 #[must_use]
 pub fn evaluate<'c>(changes: &'c HeaderChanges, facts: &Facts<'_>) -> Pending<'c> {
-    let value = |change: &'c HeaderChange| match &change.value {
-        HeaderValueFormat::Fixed(value) => Some(value.clone()),
+    Pending(changes.set().iter().filter_map(|change| Some((change, value(change, facts)?))).collect())
+}
+
+/// The value of one.
+pub(crate) fn value(change: &HeaderChange, facts: &Facts<'_>) -> Option<HeaderValue> {
+    let value = match &change.value {
+        HeaderValueFormat::Fixed(value) => value.clone(),
         HeaderValueFormat::Format(format) => {
-            HeaderValue::from_maybe_shared(bytes::Bytes::from(format.render(facts))).ok()
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(format.render(facts))).ok()?
         }
     };
-    let kept = |change: &HeaderChange, value: &HeaderValue| change.keep_empty || !value.is_empty();
-    Pending(changes.set().iter().filter_map(|c| value(c).filter(|v| kept(c, v)).map(|v| (c, v))).collect())
+    (change.keep_empty || !value.is_empty()).then_some(value)
 }
 
 /// Removes, then puts.
@@ -32,20 +36,25 @@ pub fn apply(changes: &HeaderChanges, pending: Pending<'_>, headers: &mut Header
         headers.remove(name);
     }
     for (change, value) in pending.0 {
-        match change.action {
-            Action::Append => {
-                headers.append(&change.name, value);
-            }
-            Action::AddIfAbsent => {
-                headers.entry(&change.name).or_insert(value);
-            }
-            Action::Overwrite => {
+        put(change, value, headers);
+    }
+}
+
+/// Puts one.
+pub(crate) fn put(change: &HeaderChange, value: HeaderValue, headers: &mut HeaderMap) {
+    match change.action {
+        Action::Append => {
+            headers.append(&change.name, value);
+        }
+        Action::AddIfAbsent => {
+            headers.entry(&change.name).or_insert(value);
+        }
+        Action::Overwrite => {
+            headers.insert(&change.name, value);
+        }
+        Action::OverwriteIfExists => {
+            if headers.contains_key(&change.name) {
                 headers.insert(&change.name, value);
-            }
-            Action::OverwriteIfExists => {
-                if headers.contains_key(&change.name) {
-                    headers.insert(&change.name, value);
-                }
             }
         }
     }

@@ -24,6 +24,7 @@ mod local_reply;
 mod log;
 mod matcher;
 mod metadata;
+mod mutation;
 mod network;
 mod protocol;
 mod rbac;

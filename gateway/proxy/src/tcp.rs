@@ -233,6 +233,7 @@ fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
     if ends.broken == Some(Side::Upstream) {
         flags.insert(Flag::UpstreamRemoteReset);
     }
+    let observed = story.cluster.as_ref().and_then(|cluster| cluster.upstream().cluster.alias());
     let record = Record {
         facts: Facts {
             conn: Some(&inbound.info),
@@ -249,7 +250,11 @@ fn log(inbound: &Inbound, proxy: &Arc<TcpProxy>, story: &Story, ends: Ends) {
         },
         times: Times { end: Some(end), ..Times::default() },
         bytes: Bytes { received: ends.to_upstream, sent: ends.to_client, ..Bytes::default() },
-        upstream: Upstream { failure: story.trouble.as_deref().unwrap_or(""), ..Upstream::default() },
+        upstream: Upstream {
+            failure: story.trouble.as_deref().unwrap_or(""),
+            observed_cluster: observed.as_deref().unwrap_or(""),
+            ..Upstream::default()
+        },
         ..Record::default()
     };
     let compiled = worker.logs.of(proxy, &proxy.access_logs);

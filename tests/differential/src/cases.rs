@@ -6,6 +6,7 @@ mod http;
 mod http2;
 mod http3;
 mod lives;
+mod mutations;
 mod placement;
 mod policy;
 mod redirects;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         http2::all(),
         http3::all(),
         lives::all(),
+        mutations::all(),
         placement::all(),
         policy::all(),
         redirects::all(),

@@ -1,6 +1,7 @@
 //! Config fuzz: valid resources with one field spoilt, so that both sides can be asked whether they take them. Owns the
 //! templates and the ways to spoil; what is spoilt is drawn by a seeded generator, and says in words what was done.
 
+mod filters;
 mod templates;
 
 use crate::resource::{self, CLUSTER, ENDPOINTS, LISTENER, ROUTES, URL};
@@ -59,6 +60,8 @@ pub fn mutants(seed: u64, count: usize, wide: bool, ip: &str) -> Vec<Mutant> {
         mutants.extend(encode(kind, what, value, number, ip));
     }
     mutants.extend(wrong_types(ip));
+    let filters = filters::all().into_iter().enumerate();
+    mutants.extend(filters.filter_map(|(n, (what, value))| encode(LISTENER, what, filled(&value), 200_000 + n, ip)));
     mutants
 }
 

@@ -21,8 +21,6 @@ pub struct Cluster {
     pub lb: Arc<LbSettings>,
     /// How long a TCP connection may take to be made; 5 s by default.
     pub connect_timeout: Duration,
-    /// Soft bound of the bytes buffered per connection and direction.
-    pub buffer_limit: u32,
     /// Bounds at the default and at the high priority.
     pub breakers: Arc<CircuitBreakers>,
     /// `None`: no endpoint is ejected.
@@ -51,6 +49,20 @@ pub struct Cluster {
     pub metadata: Metadata,
     /// How long endpoints may take to arrive.
     pub fetch_timeout: super::FetchTimeout,
+}
+
+impl Cluster {
+    /// Name in statistics and logs.
+    #[must_use]
+    pub fn observed(&self) -> &Arc<str> {
+        if self.alt_stat_name.is_empty() { &self.name } else { &self.alt_stat_name }
+    }
+
+    /// The same, where it is not its own.
+    #[must_use]
+    pub fn alias(&self) -> Option<Arc<str>> {
+        (!self.alt_stat_name.is_empty()).then(|| Arc::clone(&self.alt_stat_name))
+    }
 }
 
 /// Where endpoints come from.

@@ -5,14 +5,16 @@ mod body;
 mod csrf;
 mod health;
 mod limit;
+mod mutation;
 
 pub use access::{AccessAction, AccessPolicy, AccessRules, Condition, Rules};
 pub use body::{Coder, Coding, Compressible, Compressor, CompressorOverride, Decompressor};
 pub use csrf::Csrf;
 pub use health::HealthCheckFilter;
 pub use limit::{ConnectionBuckets, DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule};
+pub use mutation::{HeaderMutationFilter, Mutation, QueryMutation};
 
-use super::{Fraction, HeaderChanges, HeaderMatcher, StringMatcher};
+use super::{Fraction, HeaderMatcher, StringMatcher};
 use http::HeaderValue;
 use std::{sync::Arc, time::Duration};
 
@@ -38,7 +40,7 @@ pub enum HttpFilterKind {
     Cors,
     /// At most so many requests in a time, counted in this process.
     LocalRateLimit(Arc<LocalRateLimit>),
-    /// Changes headers.
+    /// Changes headers, trailers and queries.
     HeaderMutation(Arc<HeaderMutationFilter>),
     /// Refuses requests that change something and come from pages of other origins.
     Csrf(Arc<Csrf>),
@@ -228,15 +230,4 @@ pub struct Cors {
     pub enabled: Fraction,
     /// How often it is only counted.
     pub shadow: Option<Fraction>,
-}
-
-/// Changes headers at its place in the chain.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct HeaderMutationFilter {
-    /// Of the request.
-    pub request: HeaderChanges,
-    /// Of the response.
-    pub response: HeaderChanges,
-    /// With overrides at several levels: the most specific is applied last.
-    pub most_specific_wins: bool,
 }

@@ -4,7 +4,7 @@
 //! lookup does not slow down with the number of virtual hosts.
 
 use super::{
-    FilterOverrides, Fraction, HeaderChanges, HeaderMatcher, Metadata, MetadataMatch, QueryMatcher, Regex,
+    FilterOverrides, Fraction, HeaderChanges, HeaderMatcher, Metadata, MetadataMatch, Mutation, QueryMatcher, Regex,
     RegexRewrite, Upgrade,
 };
 use crate::{
@@ -516,7 +516,7 @@ pub struct Mirror {
     /// `-shadow` is not appended.
     pub keep_host: bool,
     /// Changes of the copy's headers.
-    pub headers: HeaderChanges,
+    pub headers: Box<[Mutation]>,
     /// Host of the copy.
     pub host: Option<HeaderValue>,
 }

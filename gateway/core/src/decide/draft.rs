@@ -10,7 +10,7 @@ use crate::{
     },
     decision::{Cause, Matched, Reply},
     failure::{Failure, Flag, Flags, Kind},
-    filter::{self, BodyFilter, CorsVerdict, Described, Subject},
+    filter::{self, BodyFilter, CorsVerdict, Described, Mutations, Subject},
     format::Facts,
     head::{ConnInfo, Head},
     names, route,
@@ -19,7 +19,6 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use smallvec::SmallVec;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// What filters add to a decision.
@@ -40,7 +39,7 @@ pub(super) struct Parts {
     pub(super) weighted: Option<u32>,
     pub(super) response_kbps: Option<u64>,
     pub(super) response_headers: Vec<(header::HeaderName, HeaderValue)>,
-    pub(super) mutations: SmallVec<[Arc<crate::config::HeaderMutationFilter>; 1]>,
+    pub(super) mutations: Mutations,
     pub(super) forward_host: Option<String>,
     pub(super) bodies: Vec<BodyFilter>,
     pub(super) health_check: bool,
@@ -114,6 +113,11 @@ impl<'m> Draft<'m> {
             }
             HttpFilterKind::HealthCheck(own) => self.health_check(own, head),
             HttpFilterKind::Discovered(_) => Some(Box::new(Reply::failure(Failure::new(Kind::NoFilterConfig)))),
+            HttpFilterKind::HeaderMutation(own) => {
+                let levels = filter::levels_of(&filter.name, self.matched, self.weight());
+                self.parts.mutations.push(Arc::clone(own), levels);
+                None
+            }
             quiet => {
                 self.note(quiet, over, head);
                 None
@@ -125,12 +129,6 @@ impl<'m> Draft<'m> {
     fn note(&mut self, kind: &'m HttpFilterKind, over: Option<&'m FilterOverride>, head: &Head) {
         let parts = &mut self.parts;
         match kind {
-            HttpFilterKind::HeaderMutation(own) => {
-                parts.mutations.push(Arc::clone(own));
-                if let Some(FilterOverride::HeaderMutation(more)) = over {
-                    parts.mutations.push(Arc::clone(more));
-                }
-            }
             HttpFilterKind::SetMetadata(own) => own.apply(&mut parts.metadata),
             HttpFilterKind::DynamicForwardProxy => match over {
                 Some(FilterOverride::ForwardHost(host)) => parts.forward_host = Some(host.to_string()),
@@ -160,6 +158,7 @@ impl<'m> Draft<'m> {
             | HttpFilterKind::Router(_)
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors
+            | HttpFilterKind::HeaderMutation(_)
             | HttpFilterKind::Csrf(_)
             | HttpFilterKind::LocalRateLimit(_)
             | HttpFilterKind::Rbac(_)
@@ -211,10 +210,8 @@ impl<'m> Draft<'m> {
         if !enforced {
             self.parts.response_headers.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
             if !passes && !limit.request_headers.is_empty() {
-                let request = limit.request_headers.clone();
-                self.parts
-                    .mutations
-                    .push(Arc::new(HeaderMutationFilter { request, ..HeaderMutationFilter::default() }));
+                let added = HeaderMutationFilter::from(&limit.request_headers);
+                self.parts.mutations.push(Arc::new(added), std::iter::empty());
             }
             return None;
         }

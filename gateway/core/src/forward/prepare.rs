@@ -4,6 +4,7 @@ use super::retry;
 use crate::{
     config::{Hcm, HeaderChanges},
     decision::{Forward, StreamTimeouts},
+    filter::TrailerChanges,
     format::{Facts, MetadataOf},
     head::{ConnInfo, Head},
     header, names,
@@ -29,9 +30,8 @@ pub struct Context<'a> {
 /// Changes the head into what the upstream is to see, and completes the decision: retries and hash depend on the changed
 /// headers. Call once, before the first try.
 pub fn prepare(forward: &mut Forward, context: Context<'_>, head: &mut Head) {
-    for filter in std::mem::take(&mut forward.mutations) {
-        change(&filter.request, forward, context, head);
-        forward.mutations.push(filter);
+    if !forward.mutations.is_empty() {
+        forward.mutations.request(&around(forward, context), head);
     }
     if names::any_envoy(&head.headers) {
         head.headers.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
@@ -54,6 +54,15 @@ pub fn prepare(forward: &mut Forward, context: Context<'_>, head: &mut Head) {
         forward.hash = hashed.hash;
         forward.set_cookies = hashed.cookies;
     }
+}
+
+/// What is to become of the request's trailers; `None`: nothing. `head` is as the upstream is to see it.
+#[must_use]
+pub fn request_trailers(forward: &Forward, context: Context<'_>, head: &Head) -> Option<TrailerChanges> {
+    if forward.mutations.is_empty() {
+        return None;
+    }
+    forward.mutations.request_trailers(&facts(forward, context, head))
 }
 
 /// What changes from try to try: call before each, `attempt` counting from 1, `elapsed` since the request was complete.
@@ -99,8 +108,11 @@ fn change(changes: &HeaderChanges, forward: &Forward, context: Context<'_>, head
 }
 
 fn facts<'a>(forward: &'a Forward, context: Context<'a>, head: &'a Head) -> Facts<'a> {
+    Facts { head: Some(head), ..around(forward, context) }
+}
+
+fn around<'a>(forward: &'a Forward, context: Context<'a>) -> Facts<'a> {
     Facts {
-        head: Some(head),
         conn: Some(context.conn),
         client: context.caller.address,
         route: forward.matched.route().map_or("", |route| &route.name),

@@ -38,10 +38,7 @@ pub fn upstream_response(
     for cookie in &forward.set_cookies {
         headers.append(h::SET_COOKIE, cookie.clone());
     }
-    for filter in forward.mutations.iter().rev() {
-        let pending = header::evaluate(&filter.response, &Facts { response: Some(headers), ..facts });
-        header::apply(&filter.response, pending, headers);
-    }
+    forward.mutations.response(&facts, headers);
     for (name, value) in &forward.response_headers {
         headers.insert(name, value.clone());
     }

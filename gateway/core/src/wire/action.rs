@@ -6,7 +6,7 @@ use super::{
         At, Decoded, bool_or, distinct, filled, header_name, header_value, known, one_line, opt_duration, refuse,
         structure, timeout, u32_or, unpack,
     },
-    filter, header, matcher, retry, route,
+    filter, matcher, retry, route,
 };
 use crate::{
     config::{
@@ -308,7 +308,7 @@ fn mirror(message: ra::RequestMirrorPolicy) -> Decoded<Mirror> {
         header: if cluster_header.is_empty() { None } else { Some(header_name(&cluster_header).at("cluster_header")?) },
         share: share.unwrap_or_else(Fraction::always),
         keep_host: disable_shadow_host_suffix_append,
-        headers: header::mutations(request_headers_mutations, "request_headers_mutations")?,
+        headers: super::mutation::list(request_headers_mutations, "request_headers_mutations")?,
         host: route::literal_host(&host_rewrite_literal, "host_rewrite_literal")?,
     })
 }

@@ -2,9 +2,7 @@
 
 use super::{
     Refusal, address,
-    any::{
-        At, Decoded, bool_or, header_name, metadata, opt_duration, port, refuse, structure, type_name, u32_or, unpack,
-    },
+    any::{At, Decoded, bool_or, header_name, metadata, opt_duration, port, refuse, structure, type_name, unpack},
     dns, health, lb, load, protocol, tls,
 };
 use crate::config::{
@@ -113,6 +111,8 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         upstream_config
     );
     refuse!(queuing_policies, lrs_report_endpoint_metrics);
+    // Connections to endpoints are read only as fast as clients take what comes: there is no buffer that could outgrow a bound.
+    let _ = per_connection_buffer_limit_bytes;
     // Which statistics are kept is our own affair.
     let _ = (stats_matcher, track_timeout_budgets, track_cluster_stats);
     if name.is_empty() {
@@ -170,7 +170,6 @@ pub(super) fn cluster(message: pb::Cluster) -> Decoded<Cluster> {
         connect_timeout: connect_timeout
             .map_or(Ok(CONNECT_TIMEOUT), |bound| super::any::some_time(&bound))
             .at("connect_timeout")?,
-        buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER),
         breakers: circuit_breakers.map(health::breakers).transpose().at("circuit_breakers")?.unwrap_or_default().into(),
         outlier: outlier_detection.map(health::outlier).transpose().at("outlier_detection")?.map(Arc::new),
         health_check: check.transpose().nth("health_checks", 0)?,

@@ -3,11 +3,11 @@
 use super::{
     Refusal,
     any::{At, Decoded, bool_or, header_name, header_value, refuse, type_name, unpack},
-    body, extension, header, matcher, rbac,
+    body, extension, matcher, rbac,
 };
 use crate::config::{
     Abort, AbortKind, Cors, Csrf, Delay, DelayKind, Fault, FaultRate, FilterOverride, FilterOverrides, Fraction,
-    HeaderChanges, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, RouterFilter,
+    HealthCheckFilter, HttpFilter, HttpFilterKind, RouterFilter,
 };
 use prost::{Message as _, Name as _};
 use std::{collections::HashMap, sync::Arc};
@@ -106,7 +106,7 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
     } else if kind == limit::LocalRateLimit::full_name() {
         HttpFilterKind::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, false)?))
     } else if kind == mutation::HeaderMutation::full_name() {
-        HttpFilterKind::HeaderMutation(Arc::new(mutations(unpack(config)?)?))
+        HttpFilterKind::HeaderMutation(Arc::new(super::mutation::filter(unpack(config)?)?))
     } else if kind == csrf::CsrfPolicy::full_name() {
         HttpFilterKind::Csrf(Arc::new(csrf_policy(unpack(config)?)?))
     } else if kind == set_metadata::Config::full_name() {
@@ -310,25 +310,6 @@ fn share(value: Option<RuntimeFractionalPercent>, default: Fraction) -> Decoded<
     Ok(matcher::runtime_share(value, Some(default.clone()))?.unwrap_or(default))
 }
 
-fn mutations(message: mutation::HeaderMutation) -> Decoded<HeaderMutationFilter> {
-    let mutation::HeaderMutation { mutations, most_specific_header_mutations_wins } = message;
-    let (request, response) = mutation_lists(mutations.unwrap_or_default()).at("mutations")?;
-    Ok(HeaderMutationFilter { request, response, most_specific_wins: most_specific_header_mutations_wins })
-}
-
-fn mutation_lists(message: mutation::Mutations) -> Decoded<(HeaderChanges, HeaderChanges)> {
-    let mutation::Mutations {
-        request_mutations,
-        query_parameter_mutations,
-        response_mutations,
-        response_trailers_mutations,
-        request_trailers_mutations,
-    } = message;
-    refuse!(query_parameter_mutations, response_trailers_mutations, request_trailers_mutations);
-    let request = header::mutations(request_mutations, "request_mutations")?;
-    Ok((request, header::mutations(response_mutations, "response_mutations")?))
-}
-
 /// What a route says about filters, sorted by name.
 pub(super) fn overrides(map: HashMap<String, Any>) -> Decoded<FilterOverrides> {
     let mut all = Vec::with_capacity(map.len());
@@ -363,9 +344,7 @@ fn override_of(config: &Any, optional: bool) -> Decoded<Option<FilterOverride>> 
     } else if kind == limit::LocalRateLimit::full_name() {
         FilterOverride::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, true)?))
     } else if kind == mutation::HeaderMutationPerRoute::full_name() {
-        let message: mutation::HeaderMutationPerRoute = unpack(config)?;
-        let (request, response) = mutation_lists(message.mutations.unwrap_or_default()).at("mutations")?;
-        FilterOverride::HeaderMutation(Arc::new(HeaderMutationFilter { request, response, most_specific_wins: false }))
+        FilterOverride::HeaderMutation(Arc::new(super::mutation::of_route(unpack(config)?)?))
     } else if kind == compressor::CompressorPerRoute::full_name() {
         body::compressor_override(unpack(config)?)?
     } else if kind == access::RbacPerRoute::full_name() {

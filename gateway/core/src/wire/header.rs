@@ -8,10 +8,7 @@ use crate::{
     config::{Action, HeaderChange, HeaderChanges, HeaderValueFormat},
     format::Format,
 };
-use tombolo_controlplane_api::xds::envoy::config::{
-    common::mutation_rules::v3::{HeaderMutation, header_mutation},
-    core::v3::{self as core, header_value_option::HeaderAppendAction},
-};
+use tombolo_controlplane_api::xds::envoy::config::core::v3::{self as core, header_value_option::HeaderAppendAction};
 
 /// The lists `NAME_to_add` and `NAME_to_remove` of a message.
 pub(super) fn changes(
@@ -74,25 +71,4 @@ fn target(key: &str, action: Action) -> Result<http::HeaderName, String> {
         (false, _) if key.starts_with(':') => Err(format!("{key:?} may not be changed")),
         (false, _) => header_name(key),
     }
-}
-
-/// Changes in the form of the header mutation filter: in order, where ours removes first.
-pub(super) fn mutations(list: Vec<HeaderMutation>, field: &str) -> Decoded<HeaderChanges> {
-    let (mut remove, mut set) = (Vec::new(), Vec::new());
-    for (at, mutation) in list.into_iter().enumerate() {
-        match mutation.action {
-            Some(header_mutation::Action::Remove(name)) if set.is_empty() => {
-                remove.push(removable(&name).nth(field, at)?)
-            }
-            Some(header_mutation::Action::Remove(_)) => {
-                return Err(Refusal::new(format!("{field}[{at}].remove"), "not supported after an addition"));
-            }
-            Some(header_mutation::Action::Append(value)) => set.push(change(value).nth(field, at)?),
-            Some(header_mutation::Action::RemoveOnMatch(_)) => {
-                return Err(Refusal::unsupported(format!("{field}[{at}].remove_on_match")));
-            }
-            None => return Err(Refusal::new(format!("{field}[{at}]"), "no action")),
-        }
-    }
-    Ok(HeaderChanges::new(remove.into(), set.into()))
 }

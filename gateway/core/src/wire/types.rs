@@ -127,7 +127,11 @@ pub const SUPPORTED: &[Support] = &[
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "no dynamic descriptors, no shares of a cluster's limit",
     ),
-    row("http filter", "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", "headers only"),
+    row(
+        "http filter",
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        "other filters see requests as they came",
+    ),
     row("http filter", "envoy.extensions.filters.http.set_metadata.v3.Config", "no typed metadata"),
     row("http filter", "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig", "DNS only"),
     row(

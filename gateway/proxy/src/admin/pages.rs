@@ -99,14 +99,15 @@ fn health(admin: &Admin, out: &mut String) {
     ] {
         let name = format!("tombolo_gateway_cluster_endpoints_{name}");
         head(out, &name, "gauge");
-        for (cluster, upstream) in &watched {
+        for (_, upstream) in &watched {
+            let cluster = upstream.cluster.observed();
             let _ = writeln!(out, "{name}{{cluster=\"{cluster}\"}} {}", value(upstream.plan()));
         }
     }
     let name = "tombolo_gateway_cluster_breaker_remaining";
     head(out, name, "gauge");
-    for (cluster, upstream) in &all {
-        let settings = &upstream.cluster.breakers;
+    for upstream in all.values() {
+        let (cluster, settings) = (upstream.cluster.observed(), &upstream.cluster.breakers);
         for (priority, at, _) in [
             ("default", RoutePriority::Default, settings.default.track_remaining),
             ("high", RoutePriority::High, settings.high.track_remaining),
@@ -169,6 +170,7 @@ pub(super) fn clusters(admin: &Admin) -> impl Iterator<Item = String> + Send + u
 
 fn cluster(name: &str, upstream: &Upstream) -> String {
     let mut out = String::new();
+    let _ = writeln!(out, "{name}::observability_name::{}", upstream.cluster.observed());
     for (priority, at) in [("default", RoutePriority::Default), ("high", RoutePriority::High)] {
         let breakers = upstream.glance_at_breakers(at);
         for (what, resource) in [

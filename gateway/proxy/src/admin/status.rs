@@ -51,7 +51,7 @@ fn cluster(name: &Arc<str>, upstream: &Upstream, dynamic: bool) -> Value {
     let mut out = json!({
         "name": name,
         "added_via_api": dynamic,
-        "observability_name": name,
+        "observability_name": upstream.cluster.observed(),
         "circuit_breakers": {"thresholds": thresholds},
         "host_statuses": set.hosts().iter().map(|host| host_status(set.load(), host)).collect::<Vec<_>>(),
     });

@@ -12,6 +12,7 @@ use std::{
     rc::Rc,
     task::{Context, Poll, Waker},
 };
+use tombolo_gateway_core::filter::TrailerChanges;
 
 /// Why a body ends before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +78,8 @@ pub(crate) struct Source {
     kept_bytes: usize,
     most: usize,
     trailers: Option<http::HeaderMap>,
+    /// What filters do to the trailers.
+    changes: Option<TrailerChanges>,
     state: State,
     /// Bytes read so far.
     bytes: u64,
@@ -111,12 +114,18 @@ impl Source {
             kept: (most > 0).then(Vec::new),
             kept_bytes: 0,
             trailers: None,
+            changes: None,
             state: State::Reading,
             bytes: 0,
             copies: Vec::new(),
             finished: None,
             last_read: std::time::Instant::now(),
         }))
+    }
+
+    /// Changes its trailers, should there be any.
+    pub(crate) fn change_trailers(&mut self, changes: Option<TrailerChanges>) {
+        self.changes = changes;
     }
 
     /// Bytes read so far.
@@ -170,6 +179,12 @@ impl Source {
             Rc::new(RefCell::new(Copied { queue: VecDeque::new(), bytes: 0, most, end: None, waker: None, hint }));
         self.copies.push(copied.clone());
         Body::Copy(copied)
+    }
+
+    fn change(&self, frame: &mut Frame<Bytes>) {
+        if let (Some(changes), Some(trailers)) = (&self.changes, frame.trailers_mut()) {
+            changes.apply(trailers);
+        }
     }
 
     fn take(&mut self, frame: &Frame<Bytes>) {
@@ -263,7 +278,8 @@ impl Reader {
                 source.end(if error.malformed { State::Malformed } else { State::Failed });
                 Some(Err(BodyError::Downstream))
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                source.change(&mut frame);
                 source.take(&frame);
                 if let Some(data) = frame.data_ref() {
                     self.given += data.len() as u64;

@@ -36,7 +36,7 @@ use tombolo_gateway_core::{
     config::{ClusterChoice, FilterChain, Hcm, Listener},
     decision::Matched,
     failure::{Flag, Flags},
-    filter::BodyFilter,
+    filter::{BodyFilter, Mutations},
     format::{Facts, MetadataOf, Surroundings},
     head::{ConnInfo, Head, Protocol},
     request::{Caller, is_traced},
@@ -129,6 +129,8 @@ pub(crate) struct Known {
     pub(crate) matched: Option<Matched>,
     /// The upstream.
     pub(crate) cluster: Option<Rc<Cluster>>,
+    /// The upstream's name in logs, where it is another.
+    observed: Option<Arc<str>>,
     /// The endpoint of the last try.
     pub(crate) endpoint: Option<Rc<Endpoint>>,
     /// The connection of the last try.
@@ -161,6 +163,8 @@ pub(crate) struct Known {
     pub(crate) health_check: bool,
     /// Filters that change bodies.
     pub(crate) bodies: Vec<BodyFilter>,
+    /// Filters that change headers and trailers.
+    pub(crate) mutations: Mutations,
 }
 
 impl Known {
@@ -174,8 +178,21 @@ impl Known {
             failure: self.trouble.as_deref().unwrap_or(""),
             tls_version: conn.map_or("", |c| c.tls_version),
             tls_cipher: conn.map_or("", |c| c.tls_cipher),
+            observed_cluster: self.observed.as_deref().unwrap_or(""),
             ..Upstream::default()
         }
+    }
+
+    /// This is where it goes.
+    pub(crate) fn aim(&mut self, cluster: Option<Rc<Cluster>>) {
+        self.observed = cluster.as_ref().and_then(|cluster| cluster.upstream().cluster.alias());
+        self.cluster = cluster;
+    }
+
+    /// The same, its state being at hand.
+    pub(crate) fn aim_with(&mut self, cluster: &Rc<Cluster>, upstream: &keeper::Upstream) {
+        self.observed = upstream.cluster.alias();
+        self.cluster = Some(cluster.clone());
     }
 }
 
@@ -314,11 +331,30 @@ impl Exchange {
     pub(crate) fn aim_at(&self, aim: Option<Option<Matched>>) {
         let Some(aim) = aim else { return };
         let mut known = self.facts.borrow_mut();
-        known.cluster = match aim.as_ref().and_then(Matched::action).map(|action| &action.cluster) {
+        known.aim(match aim.as_ref().and_then(Matched::action).map(|action| &action.cluster) {
             Some(ClusterChoice::One(name)) => self.downstream.worker.cluster(name),
             _ => None,
-        };
+        });
         known.matched = aim;
+    }
+
+    /// What filters do to the head of a request that is answered here.
+    pub(crate) fn change_head(&self, head: &mut Head) {
+        let known = self.facts.borrow();
+        if !known.mutations.is_empty() {
+            known.mutations.request(&self.record(&known, 0, MetadataOf::default()).facts, head);
+        }
+    }
+
+    /// What filters do to the trailers of the response.
+    pub(crate) fn change_trailers(&self, trailers: &mut HeaderMap) {
+        let known = self.facts.borrow();
+        if known.mutations.response_has_trailers() {
+            let (beyond, via) = (Beyond::of(&known), known.upstream_side());
+            let facts =
+                Facts { via: Some(&via), ..self.record(&known, self.received_by(&known), beyond.metadata()).facts };
+            known.mutations.response_trailers(&facts, trailers);
+        }
     }
 
     /// The request is over. Only the first call counts.

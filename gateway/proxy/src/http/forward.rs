@@ -21,11 +21,14 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use std::{borrow::Cow, rc::Rc, time::Duration};
 use tombolo_gateway_core::{
+    accesslog,
     balance::drop_overload,
     decision::{Forward, UpgradePlan},
     failure::{Failure, Kind},
     format::{Facts, MetadataOf},
-    forward::{Asked, Context, Trail, finish_response, follow, prepare, stamp_attempt, upstream_response},
+    forward::{
+        Asked, Context, Trail, finish_response, follow, prepare, request_trailers, stamp_attempt, upstream_response,
+    },
     head::Head,
     request::Caller,
 };
@@ -92,13 +95,14 @@ pub(crate) async fn forward(
         return Ok(Passed::Done(reply::failure(exchange, Failure::new(Kind::NoCluster), 0)));
     };
     let upstream = cluster.upstream();
-    exchange.facts.borrow_mut().cluster = Some(cluster.clone());
+    exchange.facts.borrow_mut().aim_with(&cluster, &upstream);
     if let Some(dropped) = drop_overload(&upstream.load.drops, downstream.worker.draw()) {
         keep_head(exchange, head);
         return Ok(Passed::Done(reply::failure(exchange, Failure::new(dropped.kind), 0)));
     }
     let cluster_metadata = MetadataOf { cluster: Some(&upstream.cluster.metadata), ..MetadataOf::default() };
-    let base = base(exchange, cluster_metadata);
+    let via = accesslog::Upstream { observed_cluster: &upstream.cluster.alt_stat_name, ..Default::default() };
+    let base = Facts { via: Some(&via), ..base(exchange, cluster_metadata) };
     let context = Context { hcm: &downstream.hcm, conn: &downstream.info, caller, base };
     prepare(&mut forward, context, &mut head);
     let source = match body {
@@ -108,7 +112,9 @@ pub(crate) async fn forward(
             let most = forward.body_buffer_limit.unwrap_or(u64::from(downstream.listener.buffer_limit));
             let keeps = forward.retry.is_some() || !forward.copies.is_empty() || forward.internal_redirect().is_some();
             let most = if keeps { usize::try_from(most).unwrap_or(usize::MAX) } else { 64 * 1024 };
-            Some(Source::new(body, most))
+            let source = Source::new(body, most);
+            source.borrow_mut().change_trailers(request_trailers(&forward, context, &head));
+            Some(source)
         }
     };
     exchange.facts.borrow_mut().source.clone_from(&source);
@@ -283,7 +289,7 @@ fn respond(
         known.attempts = after.attempts;
         known.grpc_status = grpc_status(&parts.headers);
         known.times.response_begin = Some(micros);
-        if downstream.logs_heads() {
+        if downstream.logs_heads() || known.mutations.response_has_trailers() {
             known.response = Some(parts.headers.clone());
         }
         known.head = Some(head);

@@ -111,9 +111,14 @@ async fn serve(
         let mut decision = decide(&live.config, hcm, table, info, request.caller, &request.head, moment, random);
         request.head.metadata = decision.take_metadata();
         let recodes = enter(decision.bodies(), &mut request.head, request.body.is_over());
-        exchange.facts.borrow_mut().bodies = std::mem::take(decision.bodies());
+        {
+            let mut known = exchange.facts.borrow_mut();
+            known.bodies = std::mem::take(decision.bodies());
+            known.mutations.clone_from(decision.mutations());
+        }
         let decided = match decision {
             Decision::Reply(answer) => {
+                exchange.change_head(&mut request.head);
                 let answer = filters::judged(&exchange, live, *answer);
                 return Ok(answered(&exchange, request.head, answer).await);
             }
@@ -125,7 +130,7 @@ async fn serve(
             {
                 let mut known = exchange.facts.borrow_mut();
                 known.matched = Some(decided.matched.clone());
-                known.cluster = worker.cluster(&decided.cluster);
+                known.aim(worker.cluster(&decided.cluster));
             }
             let changed = filters::request(&recodes, &mut request, decided.timeouts.idle, &exchange.elsewhere).await;
             clock::read();
@@ -163,7 +168,7 @@ async fn answered(exchange: &Rc<Exchange>, head: Box<Head>, answer: Reply) -> Re
             && let Some(ClusterChoice::One(cluster)) =
                 answer.matched.as_ref().and_then(|m| m.action()).map(|a| &a.cluster)
         {
-            known.cluster = exchange.downstream.worker.cluster(cluster);
+            known.aim(exchange.downstream.worker.cluster(cluster));
         }
     }
     match answer.delay {

@@ -24,7 +24,6 @@ use tombolo_gateway_core::{
     format::Facts,
     forward::stamp_attempt,
     head::Head,
-    header,
     route::hosts::port_start,
 };
 
@@ -66,9 +65,10 @@ fn copied(exchange: &Rc<Exchange>, forward: &Forward, mirror: &Mirror, head: &He
         head.authority.insert_str(at, "-shadow");
     }
     let (conn, around) = (Some(&exchange.downstream.info), exchange.downstream.surroundings());
-    let facts = Facts { head: Some(&head), conn, around, start: exchange.since_1970(), ..Facts::default() };
-    let pending = header::evaluate(&mirror.headers, &facts);
-    header::apply(&mirror.headers, pending, &mut head.headers);
+    for mutation in &mirror.headers {
+        let facts = Facts { head: Some(&head), conn, around, start: exchange.since_1970(), ..Facts::default() };
+        mutation.apply(mutation.value(&facts), &mut head.headers);
+    }
     head
 }
 

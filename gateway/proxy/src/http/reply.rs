@@ -3,12 +3,12 @@
 //! Owns their form: plain text for everybody, a status in headers for gRPC. What is said comes from the core.
 
 use super::{
-    exchange::{Beyond, Downstream, Exchange},
+    exchange::{Beyond, Downstream, Exchange, Known},
     filters,
     response::Outgoing,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use std::{borrow::Cow, rc::Rc, sync::atomic::Ordering};
 use tombolo_gateway_core::{
     decision::{Cause, Reply},
@@ -21,8 +21,7 @@ use tombolo_gateway_core::{
 
 /// The response for a reply; the exchange ends with it.
 pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing> {
-    let Reply { status, headers, body, grpc_status, cause, flags, matched, delay: _, cluster, bodies: _, metadata: _ } =
-        reply;
+    let Reply { status, headers, body, grpc_status, cause, flags, matched, cluster, .. } = reply;
     let hcm = &exchange.downstream.hcm;
     let mut known = exchange.facts.borrow_mut();
     let is_grpc = known.head.as_ref().is_some_and(|head| head.is_grpc()) && cause != Cause::Preflight;
@@ -34,7 +33,7 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
         known.matched = matched;
     }
     if let Some(cluster) = cluster.and_then(|name| exchange.downstream.worker.cluster(&name)) {
-        known.cluster = Some(cluster);
+        known.aim(Some(cluster));
     }
     let mut answer = Answer { status, headers, body };
     if let Some(matched) = &known.matched {
@@ -63,6 +62,9 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     }
     let Answer { status, mut headers, mut body } = answer;
     known.status = status.as_u16();
+    if !known.mutations.is_empty() {
+        changed(exchange, &known, status, &mut headers);
+    }
     if !known.bodies.is_empty() {
         body = filters::local(&known, status, is_head, &mut headers, body);
     }
@@ -101,6 +103,15 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// What filters change in an answer that is made here.
+fn changed(exchange: &Exchange, known: &Known, status: StatusCode, headers: &mut HeaderMap) {
+    let received = known.source.as_ref().map_or(0, |s| s.borrow().bytes());
+    let (beyond, via) = (Beyond::of(known), known.upstream_side());
+    let record = exchange.record(known, received, beyond.metadata());
+    let facts = Facts { status: Some(status.as_u16()), via: Some(&via), ..record.facts };
+    known.mutations.response(&facts, headers);
 }
 
 /// The answer to what is no request.

@@ -124,10 +124,11 @@ impl Streaming {
         }
     }
 
-    fn moved(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Polled {
+    fn moved(&mut self, mut frame: Frame<Bytes>, cx: &mut Context<'_>) -> Polled {
         // Begins anew with the next wait.
         self.still = None;
-        if let Some(trailers) = frame.trailers_ref() {
+        if let Some(trailers) = frame.trailers_mut() {
+            self.held.exchange.change_trailers(trailers);
             let mut known = self.held.exchange.facts.borrow_mut();
             known.grpc_status = grpc_status(trailers).or(known.grpc_status);
             if self.held.exchange.downstream.logs_heads() {

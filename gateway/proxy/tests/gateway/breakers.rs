@@ -201,3 +201,17 @@ async fn a_pool_in_use_makes_no_room() {
     held.answers.send(true).unwrap();
     assert_eq!(request.await.unwrap(), 200);
 }
+
+#[tokio::test]
+async fn metrics_name_a_cluster_as_it_wants_to_be_named() {
+    let origin = Origin::http1("a").await;
+    let a = Cluster { alt_stat_name: "front door".into(), ..bounded(Thresholds::default()) };
+    let (_ads, gateway, at) = behind([a], [endpoints("a", &[origin.address])], &[]).await;
+    assert_eq!(get(at, "/").await.unwrap().status, 200);
+    let metrics = gateway.metrics().await;
+    let line =
+        "tombolo_gateway_cluster_breaker_remaining{cluster=\"front door\",priority=\"default\",resource=\"retries\"} 3";
+    assert!(metrics.contains(line) && !metrics.contains("cluster=\"a\""), "{metrics}");
+    let clusters = get(gateway.admin, "/clusters").await.unwrap().body;
+    assert!(clusters.starts_with("a::observability_name::front door\n"), "{clusters}");
+}

@@ -32,6 +32,12 @@ fn routes() -> Vec<Value> {
         json!({"match": {"path": "/moved"}, "redirect": {"host_redirect": "else.test", "path_redirect": "/new"}}),
         json!({"match": {"path": "/plain"}, "redirect": {"scheme_redirect": "http", "response_code": "FOUND"}}),
         with(to("/alt", "one", json!({})), alternative),
+        with(
+            to("/told", "one", json!({})),
+            json!({"request_headers_to_add": [
+                {"header": {"key": "x-client", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}},
+            ]}),
+        ),
         to("/slow", "one", json!({"timeout": "0.3s"})),
         to("/retry", "one", json!({"retry_policy": {"retry_on": "5xx", "num_retries": 2}})),
         to("/dead", "dead", json!({})),
@@ -87,6 +93,9 @@ fn passing() -> Vec<crate::script::Case> {
         get("fields of the proxy, over TCP", "/one", &[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http")])
             .on(1),
         http3("fields of the proxy", vec![fields(vec![("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http")])]),
+        // Envoy's log tells its peer, for it is written after the stream is gone; while the stream is there, it knows better.
+        http3("the client in a header", vec![Call { headers: vec![("x-forwarded-for", "1.2.3.4")], ..call("/told") }])
+            .ignoring(&["log"]),
         http3("103 first", vec![call("/one")]).then(0, Act { interim: vec![(103, vec![("link", "</a>")])], ..act() }),
         http3("late body", vec![call("/one")]).then(0, Act { body_delay: 200, ..act() }),
         http3("body in pieces", vec![body("/one", vec![data("a"), Piece::Sleep(60), data("b"), Piece::End])]),
