@@ -14,9 +14,10 @@ mod tests;
 use std::{
     fs,
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     ops::Range,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Where ports for tests begin.
@@ -25,8 +26,8 @@ const LOWEST: u16 = 22_000;
 const SIZE: u16 = 50;
 /// How many blocks there are.
 const BLOCKS: u16 = 200;
-/// How the system's table calls a socket that listens.
-const LISTENS: &str = "0A";
+/// Who does not even refuse a connection for so long is there.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What this process has.
 struct Held {
@@ -69,29 +70,21 @@ impl Held {
     }
 }
 
-/// Asks the system's tables rather than by binding: a child that another thread forks just then would have the socket until it
-/// becomes another program, and the port would be taken by nobody else but us.
+/// Knocks and looks into the system's tables rather than binding: a child that another thread forks just then would have the socket
+/// until it becomes another program, and the port would be taken by nobody else but us.
 fn nobody_has(port: u16) -> bool {
-    let table = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
-    let (Ok(tcp), Ok(udp)) = (table("tcp"), table("udp")) else { return can_be_bound(port) };
+    let knock = |ip: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(ip, port), SILENCE);
     // A machine without IPv6 has no port of it taken.
-    let (tcp6, udp6) = (table("tcp6").unwrap_or_default(), table("udp6").unwrap_or_default());
-    let listens = |line: &str| is_at(line, port) && line.split_whitespace().nth(3) == Some(LISTENS);
-    let taken = |tcp: &str, udp: &str| tcp.lines().any(listens) || udp.lines().any(|line| is_at(line, port));
-    !taken(&tcp, &udp) && !taken(&tcp6, &udp6)
+    let listens = |ip: IpAddr| knock(ip).map_or_else(|error| error.kind() == ErrorKind::TimedOut, |_| true);
+    let bound = |table: &str| {
+        let table = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+        table.lines().any(|line| is_at(line, port))
+    };
+    !listens(Ipv4Addr::LOCALHOST.into()) && !listens(Ipv6Addr::LOCALHOST.into()) && !bound("udp") && !bound("udp6")
 }
 
 /// Whether the socket of a line of such a table is at this port.
 fn is_at(line: &str, port: u16) -> bool {
     let local = line.split_whitespace().nth(1).and_then(|address| address.rsplit_once(':'));
     local.is_some_and(|(_, found)| u16::from_str_radix(found, 16) == Ok(port))
-}
-
-fn can_be_bound(port: u16) -> bool {
-    let free = |ip: IpAddr| {
-        let taken = |error: std::io::Error| error.kind() == ErrorKind::AddrInUse;
-        let at = SocketAddr::new(ip, port);
-        !TcpListener::bind(at).is_err_and(taken) && !UdpSocket::bind(at).is_err_and(taken)
-    };
-    free(Ipv4Addr::LOCALHOST.into()) && free(Ipv6Addr::LOCALHOST.into())
 }
