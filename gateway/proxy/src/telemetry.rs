@@ -4,6 +4,7 @@
 
 pub(crate) mod ends;
 pub(crate) mod labels;
+pub(crate) mod numbers;
 pub(crate) mod metadata;
 pub(crate) mod proc;
 pub(crate) mod series;

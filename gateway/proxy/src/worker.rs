@@ -298,5 +298,6 @@ impl Worker {
         self.clusters.borrow().values().for_each(|c| c.sweep(now));
         self.resolver.sweep(now);
         self.logs.sweep();
+        self.labels.tidy();
     }
 }

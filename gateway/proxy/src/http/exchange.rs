@@ -285,10 +285,11 @@ impl Exchange {
         let labels = &self.downstream.worker.labels;
         let mut known = self.facts.borrow_mut();
         match role {
-            Role::Source => known.told.source = labels.hear(role, self.downstream.side.end.as_ref(), headers),
+            Role::Source => known.told.source = labels.hear(role, self.downstream.side.end.as_ref(), None, headers),
             Role::Destination => {
-                let conn = known.conn.clone();
-                known.told.destination = labels.hear(role, conn.as_ref().and_then(|c| c.end.as_ref()), headers);
+                let end = known.conn.as_ref().and_then(|conn| conn.end.as_ref());
+                let told = labels.hear(role, end, known.cluster.as_deref(), headers);
+                known.told.destination = told;
             }
         }
     }

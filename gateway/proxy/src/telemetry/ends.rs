@@ -12,8 +12,8 @@ use tombolo_federation_identity::claimed_identity;
 use tombolo_federation_model::Identity;
 use tombolo_gateway_core::head::ConnInfo;
 
-/// Words of a peer about itself, and the number of the labels that they are worth.
-type Words = (Box<[u8]>, Option<u32>);
+/// Words of a peer about itself, the number of the labels that they are worth, and in which epoch.
+type Words = (Box<[u8]>, Option<u32>, u32);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -22,8 +22,8 @@ pub(crate) struct OtherEnd {
     pub(super) identity: Identity,
     /// Who we are to it.
     pub(super) own: Arc<str>,
-    /// Numbers of the two names in metrics, ours first, once known.
-    pub(super) numbers: Cell<Option<(u32, u32)>>,
+    /// Numbers of the two names in metrics, ours first, once known, and in which epoch.
+    pub(super) numbers: Cell<Option<(u32, u32, u32)>>,
     /// The last words about itself, and the number of the labels they are worth.
     pub(super) told: RefCell<Option<Words>>,
 }

@@ -6,15 +6,16 @@
 use super::{
     ends::OtherEnd,
     metadata::{self, Announcement},
-    series::{RequestSeries, Tables, TcpSeries, label},
+    numbers::{MOST, Numbers},
+    series::{Owners, RequestSeries, Tables, TcpSeries, label},
 };
 use crate::{
     node::WorkloadFacts,
     upstream::cluster::{Cluster, Endpoint},
 };
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use http::HeaderMap;
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 use tombolo_gateway_core::{
     config::{Direction, Value},
     failure::Flags,
@@ -23,7 +24,7 @@ use tombolo_gateway_core::{
 
 const UNKNOWN: &str = "unknown";
 /// Combinations that are remembered; beyond, each request looks its series up by text.
-const MOST: usize = 8192;
+const MOST_KEYS: usize = 8192;
 /// Texts that the words of others may take up. What they say of themselves must not crowd out what is known.
 const MOST_TOLD: usize = MOST / 2;
 /// Numbers of what stands for everything that has no number of its own.
@@ -49,6 +50,7 @@ pub(crate) struct Side {
 pub(crate) struct Destination {
     workload: u32,
     service: u32,
+    epoch: u32,
 }
 
 /// What both ends of a request told of themselves, by the numbers of their labels.
@@ -110,6 +112,14 @@ struct Pair {
     destination_principal: u32,
 }
 
+impl Pair {
+    /// The numbers with which its series go.
+    fn of_cluster(&self) -> Owners {
+        let principal = if self.inbound { NO_PRINCIPAL } else { self.destination_principal };
+        [self.destination, self.service, principal]
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     pair: Pair,
@@ -142,9 +152,8 @@ pub(crate) struct Labels {
     tables: Arc<Tables>,
     own: Arc<WorkloadFacts>,
     announcement: Announcement,
-    /// Rendered labels and names, by number.
-    texts: RefCell<Vec<Rc<str>>>,
-    numbers: RefCell<AHashMap<Rc<str>, u32>>,
+    /// Rendered labels and names.
+    numbers: Numbers,
     requests: RefCell<AHashMap<Key, Arc<RequestSeries>>>,
 }
 
@@ -155,37 +164,35 @@ impl Labels {
             tables,
             own,
             announcement: announcement.apart(),
-            texts: RefCell::default(),
-            numbers: RefCell::default(),
+            numbers: Numbers::default(),
             requests: RefCell::default(),
         };
         // In the order of their numbers.
         let nobody = WorkloadFacts::default();
-        labels.number(&side_labels(Role::Source, &nobody), NO_SOURCE);
-        labels.number(&side_labels(Role::Destination, &nobody), NO_DESTINATION);
-        labels.number(&service_labels(None), NO_SERVICE);
-        labels.number(UNKNOWN, NO_PRINCIPAL);
+        labels.numbers.number(&side_labels(Role::Source, &nobody), NO_SOURCE);
+        labels.numbers.number(&side_labels(Role::Destination, &nobody), NO_DESTINATION);
+        labels.numbers.number(&service_labels(None), NO_SERVICE);
+        labels.numbers.number(UNKNOWN, NO_PRINCIPAL);
         labels
     }
 
-    fn number(&self, text: &str, otherwise: u32) -> u32 {
-        if let Some(number) = self.numbers.borrow().get(text) {
-            return *number;
+    /// Lets go of what only clusters had that are gone: their series, and the room that these took up.
+    pub(crate) fn tidy(&self) {
+        let gone = self.numbers.forget();
+        if gone.is_empty() {
+            return;
         }
-        let mut texts = self.texts.borrow_mut();
-        if texts.len() >= MOST {
-            return otherwise;
-        }
-        let shared: Rc<str> = Rc::from(text);
-        let number = u32::try_from(texts.len()).unwrap_or(otherwise);
-        texts.push(shared.clone());
-        self.numbers.borrow_mut().insert(shared, number);
-        number
+        // Made again by text, those too that found no room.
+        self.requests.borrow_mut().clear();
+        let gone: AHashSet<u32> = gone.into_iter().collect();
+        self.tables.requests.forget(&gone);
+        self.tables.tcp.forget(&gone);
     }
 
-    fn text(&self, number: u32) -> Rc<str> {
-        let texts = self.texts.borrow();
-        usize::try_from(number).ok().and_then(|at| texts.get(at)).cloned().unwrap_or_else(|| Rc::from(""))
+    fn keep(&self, number: u32, cluster: Option<&Cluster>) {
+        if let Some(cluster) = cluster {
+            self.numbers.keep(number, &cluster.telemetry);
+        }
     }
 
     /// The client's side of a connection.
@@ -200,23 +207,33 @@ impl Labels {
             side_labels(Role::Source, &self.own)
         };
         let end = OtherEnd::of_client(info);
-        Side { inbound, id: self.number(&text, NO_SOURCE), end, mutual_tls: identity.is_some() }
+        Side { inbound, id: self.numbers.number(&text, NO_SOURCE), end, mutual_tls: identity.is_some() }
     }
 
     /// Takes out of a message what its sender told of itself, and says what it is worth: nothing without a certificate of the
     /// mesh, and nothing when it claims another namespace than its certificate. The same words on the same connection are
-    /// read once.
-    pub(crate) fn hear(&self, role: Role, end: Option<&OtherEnd>, headers: &mut HeaderMap) -> Option<u32> {
+    /// read once. What a server told is forgotten with the cluster that it was asked for.
+    pub(crate) fn hear(
+        &self,
+        role: Role,
+        end: Option<&OtherEnd>,
+        cluster: Option<&Cluster>,
+        headers: &mut HeaderMap,
+    ) -> Option<u32> {
         let words = metadata::take(headers)?;
-        let end = end?;
-        if let Some((before, number)) = &*end.told.borrow()
+        let (end, now) = (end?, self.numbers.epoch());
+        if let Some((before, number, epoch)) = &*end.told.borrow()
             && **before == *words.as_bytes()
+            && *epoch == now
         {
             return *number;
         }
         let number = self.believe(role, end, words.as_bytes());
+        if let Some(number) = number.filter(|_| role == Role::Destination) {
+            self.keep(number, cluster);
+        }
         // A copy: the header is a part of a larger buffer that would be kept with it.
-        *end.told.borrow_mut() = Some((words.as_bytes().into(), number));
+        *end.told.borrow_mut() = Some((words.as_bytes().into(), number, now));
         number
     }
 
@@ -227,9 +244,8 @@ impl Labels {
             return None;
         }
         let text = side_labels(role, &facts);
-        let known = self.numbers.borrow().get(text.as_str()).copied();
-        let room = self.texts.borrow().len() < MOST_TOLD;
-        known.or_else(|| room.then(|| self.number(&text, NO_SOURCE)))
+        let room = self.numbers.len() < MOST_TOLD;
+        self.numbers.known(&text).or_else(|| room.then(|| self.numbers.number(&text, NO_SOURCE)))
     }
 
     /// Tells another proxy of the mesh who we are.
@@ -238,17 +254,22 @@ impl Labels {
     }
 
     /// Numbers of the names in the certificates of a connection, ours first.
-    fn principals(&self, end: Option<&OtherEnd>) -> (u32, u32) {
+    fn principals(&self, end: Option<&OtherEnd>, cluster: Option<&Cluster>) -> (u32, u32) {
         let Some(end) = end else { return (NO_PRINCIPAL, NO_PRINCIPAL) };
-        end.numbers.get().unwrap_or_else(|| {
-            let numbers = (self.number(&end.own, NO_PRINCIPAL), self.number(&end.identity.to_string(), NO_PRINCIPAL));
-            end.numbers.set(Some(numbers));
-            numbers
-        })
+        let now = self.numbers.epoch();
+        if let Some((own, other, _)) = end.numbers.get().filter(|(_, _, epoch)| *epoch == now) {
+            return (own, other);
+        }
+        let number = |name: &str| self.numbers.number(name, NO_PRINCIPAL);
+        let (own, other) = (number(&end.own), number(&end.identity.to_string()));
+        self.keep(other, cluster);
+        end.numbers.set(Some((own, other, now)));
+        (own, other)
     }
 
     fn destination(&self, inbound: bool, cluster: Option<&Cluster>, endpoint: Option<&Endpoint>) -> Destination {
-        if let Some(known) = endpoint.and_then(|e| e.telemetry.get()) {
+        let epoch = self.numbers.epoch();
+        if let Some(known) = endpoint.and_then(|e| e.telemetry.get()).filter(|known| known.epoch == epoch) {
             return known;
         }
         let workload = if inbound {
@@ -262,9 +283,12 @@ impl Labels {
             _ => None,
         });
         let found = Destination {
-            workload: self.number(&workload, NO_DESTINATION),
-            service: self.number(&service_labels(service), NO_SERVICE),
+            workload: self.numbers.number(&workload, NO_DESTINATION),
+            service: self.numbers.number(&service_labels(service), NO_SERVICE),
+            epoch,
         };
+        self.keep(found.workload, cluster);
+        self.keep(found.service, cluster);
         if let Some(endpoint) = endpoint {
             endpoint.telemetry.set(Some(found));
         }
@@ -280,7 +304,8 @@ impl Labels {
         told: Told,
     ) -> Pair {
         let destination = self.destination(side.inbound, cluster, endpoint);
-        let (own, other) = self.principals(if side.inbound { side.end.as_ref() } else { upstream });
+        let (own, other) =
+            if side.inbound { self.principals(side.end.as_ref(), None) } else { self.principals(upstream, cluster) };
         // Each side knows itself; of the other it takes the words of the other.
         let (source, workload, source_principal, destination_principal) = if side.inbound {
             (told.source.unwrap_or(side.id), destination.workload, other, own)
@@ -300,6 +325,7 @@ impl Labels {
 
     /// Counts a finished request.
     pub(crate) fn request(&self, side: &Side, finished: &Finished<'_>) {
+        self.tidy();
         let key = Key {
             pair: self.between(side, finished.cluster, finished.endpoint, finished.end, finished.told),
             is_grpc: finished.is_grpc,
@@ -325,9 +351,9 @@ impl Labels {
         label(&mut text, "grpc_response_status", &key.grpc.map(|g| g.to_string()).unwrap_or_default());
         flags_label(&mut text, key.flags);
         label(&mut text, "connection_security_policy", policy(key.pair.inbound, key.pair.mutual_tls));
-        let series = self.tables.requests.with(&text);
+        let series = self.tables.requests.with(&text, key.pair.of_cluster());
         let mut requests = self.requests.borrow_mut();
-        if requests.len() < MOST {
+        if requests.len() < MOST_KEYS {
             requests.insert(key, series.clone());
         }
         series
@@ -336,23 +362,25 @@ impl Labels {
     fn pair(&self, pair: Pair) -> String {
         let mut text = String::with_capacity(768);
         label(&mut text, "reporter", if pair.inbound { "destination" } else { "source" });
-        for part in [self.text(pair.source), self.text(pair.destination), self.text(pair.service)] {
+        for part in [pair.source, pair.destination, pair.service] {
             text.push(',');
-            text.push_str(&part);
+            text.push_str(&self.numbers.text(part));
         }
-        label(&mut text, "source_principal", &self.text(pair.source_principal));
-        label(&mut text, "destination_principal", &self.text(pair.destination_principal));
+        label(&mut text, "source_principal", &self.numbers.text(pair.source_principal));
+        label(&mut text, "destination_principal", &self.numbers.text(pair.destination_principal));
         text
     }
 
     /// The series of a TCP connection.
     pub(crate) fn tcp(&self, side: &Side, finished: &TcpFinished<'_>) -> Arc<TcpSeries> {
+        self.tidy();
         let told = Told::default();
-        let mut text = self.pair(self.between(side, finished.cluster, finished.endpoint, finished.end, told));
+        let pair = self.between(side, finished.cluster, finished.endpoint, finished.end, told);
+        let mut text = self.pair(pair);
         label(&mut text, "request_protocol", "tcp");
         flags_label(&mut text, finished.flags);
         label(&mut text, "connection_security_policy", policy(side.inbound, side.mutual_tls));
-        self.tables.tcp.with(&text)
+        self.tables.tcp.with(&text, pair.of_cluster())
     }
 }
 
@@ -425,88 +453,4 @@ fn workload(endpoint: &Endpoint) -> WorkloadFacts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::{Cell, RefCell};
-    use tombolo_federation_model::Identity;
-
-    fn end(identity: &str) -> OtherEnd {
-        OtherEnd {
-            identity: Identity::parse(identity).unwrap(),
-            own: Arc::from("spiffe://east.local/ns/shop/sa/own"),
-            numbers: Cell::new(None),
-            told: RefCell::new(None),
-        }
-    }
-
-    fn labels() -> Labels {
-        Labels::new(Arc::default(), Arc::default(), &Announcement::default())
-    }
-
-    fn words(namespace: &str) -> HeaderMap {
-        let metadata = serde_json::json!({"NAMESPACE": namespace, "WORKLOAD_NAME": "web-v1", "LABELS": {"app": "web"}});
-        let node = crate::node::Identity::new("sidecar~1.2.3.4~web-0.shop~x", "c", metadata.as_object().unwrap());
-        let mut headers = HeaderMap::new();
-        node.announcement.put(&mut headers);
-        headers
-    }
-
-    #[test]
-    fn a_side_says_unknown_for_what_it_does_not_know() {
-        let text = side_labels(Role::Source, &WorkloadFacts { workload: "w".into(), ..WorkloadFacts::default() });
-        assert!(text.starts_with("source_workload=\"w\",source_workload_namespace=\"unknown\""), "{text}");
-    }
-
-    #[test]
-    fn numbers_are_stable_and_bounded() {
-        let labels = labels();
-        let first = labels.number("a", NO_SOURCE);
-        assert_eq!(labels.number("a", NO_SOURCE), first);
-        for n in 0..MOST + 10 {
-            labels.number(&n.to_string(), NO_SOURCE);
-        }
-        assert_eq!(labels.texts.borrow().len(), MOST);
-        assert_eq!(labels.number("one more", NO_PRINCIPAL), NO_PRINCIPAL);
-        assert_eq!(&*labels.text(NO_PRINCIPAL), UNKNOWN);
-    }
-
-    #[test]
-    fn only_a_peer_of_the_mesh_is_believed_and_only_about_its_own_namespace() {
-        let (labels, peer) = (labels(), end("spiffe://east.local/ns/shop/sa/web"));
-        let mut headers = words("shop");
-        assert_eq!(labels.hear(Role::Source, None, &mut headers), None);
-        assert!(headers.is_empty(), "the words of strangers go no further either");
-        let number = labels.hear(Role::Source, Some(&peer), &mut words("shop")).unwrap();
-        let text = labels.text(number);
-        assert!(text.contains("source_workload=\"web-v1\"") && text.contains("source_app=\"web\""), "{text}");
-        assert_eq!(labels.hear(Role::Source, Some(&peer), &mut words("shop")), Some(number));
-        assert_eq!(labels.hear(Role::Source, Some(&peer), &mut words("bank")), None);
-        assert_eq!(labels.hear(Role::Source, Some(&end("spiffe://east.local/odd")), &mut words("shop")), None);
-    }
-
-    #[test]
-    fn the_words_of_others_cannot_take_all_the_room() {
-        let (labels, peer) = (labels(), end("spiffe://east.local/ns/shop/sa/web"));
-        for n in 0..MOST {
-            labels.number(&n.to_string(), NO_SOURCE);
-            if labels.texts.borrow().len() >= MOST_TOLD {
-                break;
-            }
-        }
-        assert_eq!(labels.hear(Role::Source, Some(&peer), &mut words("shop")), None);
-    }
-
-    #[test]
-    fn each_reporter_names_both_principals() {
-        let labels = labels();
-        let peer = end("spiffe://west.local/ns/shop/sa/web");
-        for inbound in [true, false] {
-            let side = Side { inbound, id: NO_SOURCE, end: inbound.then(|| peer.clone()), mutual_tls: inbound };
-            let text = labels.pair(labels.between(&side, None, None, Some(&peer), Told::default()));
-            let (source, destination) =
-                if inbound { ("west.local", "east.local") } else { ("east.local", "west.local") };
-            assert!(text.contains(&format!("source_principal=\"spiffe://{source}")), "{text}");
-            assert!(text.contains(&format!("destination_principal=\"spiffe://{destination}")), "{text}");
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! are rendered once, when a series is made; afterwards a series is a pointer. The number of series is bounded: what does
 //! not fit is counted in one series without labels.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -16,6 +16,8 @@ use std::{
 
 /// Series that a worker may have of one family.
 const MOST_SERIES: usize = 4096;
+/// Labels of the one that stands for all others.
+const OVERFLOW: &str = "overflow=\"true\"";
 
 /// Istio's buckets for durations (milliseconds) and sizes (bytes).
 pub(crate) const DURATION_BUCKETS: &[f64] = &[
@@ -132,21 +134,32 @@ pub(crate) struct TcpSeries {
     pub(crate) received: Cell,
 }
 
-/// The series of one kind of one worker, by their rendered labels.
+/// Numbers of labels without which a series is nobody's.
+pub(crate) type Owners = [u32; 3];
+
+/// The series of one kind of one worker, by their rendered labels, with the numbers that they go with.
 #[derive(Debug, Default)]
 pub(crate) struct Family<S> {
-    series: Mutex<AHashMap<Arc<str>, Arc<S>>>,
+    series: Mutex<ByLabels<S>>,
 }
+
+type ByLabels<S> = AHashMap<Arc<str>, (Arc<S>, Owners)>;
 
 impl<S: Default> Family<S> {
     /// The series with these labels. Takes a lock: keep the result.
-    pub(crate) fn with(&self, labels: &str) -> Arc<S> {
+    pub(crate) fn with(&self, labels: &str, of: Owners) -> Arc<S> {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = series.get(labels) {
+        if let Some((found, _)) = series.get(labels) {
             return found.clone();
         }
-        let labels = if series.len() < MOST_SERIES { labels } else { "overflow=\"true\"" };
-        series.entry(Arc::from(labels)).or_default().clone()
+        let (labels, of) = if series.len() < MOST_SERIES { (labels, of) } else { (OVERFLOW, [0; 3]) };
+        series.entry(Arc::from(labels)).or_insert_with(|| (Arc::default(), of)).0.clone()
+    }
+
+    /// Lets go of the series that belong to one of these numbers.
+    pub(crate) fn forget(&self, gone: &AHashSet<u32>) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.retain(|_, (_, of)| !of.iter().any(|number| gone.contains(number)));
     }
 }
 
@@ -212,7 +225,7 @@ pub(crate) fn expose(workers: &[Arc<Tables>], out: &mut String) {
     let mut requests: BTreeMap<Arc<str>, (u64, [Merged; 3])> = BTreeMap::new();
     let mut tcp: BTreeMap<Arc<str>, [u64; 4]> = BTreeMap::new();
     for worker in workers {
-        for (labels, series) in worker.requests.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (labels, (series, _)) in worker.requests.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let (total, merged) = requests.entry(labels.clone()).or_default();
             *total += series.total.load();
             for (into, from) in merged.iter_mut().zip([&series.duration, &series.request_bytes, &series.response_bytes])
@@ -220,7 +233,7 @@ pub(crate) fn expose(workers: &[Arc<Tables>], out: &mut String) {
                 into.add(from);
             }
         }
-        for (labels, series) in worker.tcp.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (labels, (series, _)) in worker.tcp.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let sums = tcp.entry(labels.clone()).or_default();
             for (into, from) in sums.iter_mut().zip([&series.opened, &series.closed, &series.sent, &series.received]) {
                 *into += from.load();
@@ -271,7 +284,7 @@ mod tests {
     fn workers_are_merged_by_labels() {
         let (a, b) = (Arc::new(Tables::default()), Arc::new(Tables::default()));
         for (worker, labels, n) in [(&a, "x=\"1\"", 2), (&b, "x=\"1\"", 3), (&b, "x=\"2\"", 1)] {
-            let series = worker.requests.with(labels);
+            let series = worker.requests.with(labels, [0; 3]);
             for _ in 0..n {
                 series.total.add(1);
                 series.duration.observe(7.0);
@@ -290,9 +303,13 @@ mod tests {
     fn hostile_labels_cannot_grow_the_table_or_break_a_line() {
         let family: Family<TcpSeries> = Family::default();
         for n in 0..MOST_SERIES + 100 {
-            family.with(&format!("n=\"{n}\""));
+            family.with(&format!("n=\"{n}\""), [0, 7, u32::from(n % 2 == 0) + 8]);
         }
         assert_eq!(family.series.lock().unwrap().len(), MOST_SERIES + 1);
+        family.forget(&[9, 10].into_iter().collect());
+        assert_eq!(family.series.lock().unwrap().len(), MOST_SERIES / 2 + 1);
+        family.forget(&[7].into_iter().collect());
+        assert_eq!(family.series.lock().unwrap().len(), 1, "what overflowed belongs to nobody");
         let mut out = String::new();
         label(&mut out, "a", "x\"\n\\y");
         assert_eq!(out, "a=\"x\\\"\\n\\\\y\"");

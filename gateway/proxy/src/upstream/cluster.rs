@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     net::socket::Keepalive,
-    telemetry::labels::Destination,
+    telemetry::{labels::Destination, numbers::Uses},
     tls::{
         context::{ClientContext, TlsStore},
         verify::HostCheck,
@@ -46,6 +46,8 @@ pub(crate) struct Cluster {
     picker: RefCell<Picker>,
     hosts: RefCell<AHashMap<HostId, Rc<Endpoint>>>,
     named: RefCell<Named>,
+    /// Labels in metrics that go with it.
+    pub(crate) telemetry: Uses,
 }
 
 /// An endpoint in use by a worker.
@@ -135,6 +137,7 @@ impl Cluster {
             sequence: Cell::new(sequence),
             hosts: RefCell::default(),
             named: RefCell::default(),
+            telemetry: Uses::default(),
         })
     }
 

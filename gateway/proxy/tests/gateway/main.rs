@@ -19,6 +19,7 @@ mod handed;
 mod http;
 mod limits;
 mod quic;
+mod series;
 mod tcp;
 mod tls;
 mod upstream;

@@ -59,7 +59,7 @@ impl Life {
 
 impl Upstream {
     /// A cluster whose plan is made when somebody asks for it.
-    pub(super) fn idle(cluster: Arc<Cluster>, load: Arc<ClusterLoad>, before: Option<&Self>) -> Self {
+    pub(crate) fn idle(cluster: Arc<Cluster>, load: Arc<ClusterLoad>, before: Option<&Self>) -> Self {
         let life = Self::life_after(before, &cluster);
         Self { cluster, load, chain: None, plan: OnceLock::new(), life }
     }
