@@ -34,9 +34,9 @@ pub use cluster::{
 pub use filter::{
     Abort, AbortKind, AccessAction, AccessPolicy, AccessRules, Coder, Coding, Compressible, Compressor,
     CompressorOverride, Condition, ConnectionBuckets, Cors, Csrf, Decompressor, Delay, DelayKind, DescriptorLimit,
-    Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter, HealthCheckFilter,
-    HostRules, HttpFilter, HttpFilterKind, LocalRateLimit, Mutation, QueryMutation, RateAction, RateRule, RouterFilter,
-    Rules,
+    Discovered, Extension, Fault, FaultRate, FilterOverride, FilterOverrides, HeaderMutationFilter, HeaderToMetadata,
+    HealthCheckFilter, HostRules, HttpFilter, HttpFilterKind, LocalRateLimit, MetadataKind, MetadataRule,
+    MetadataSource, MetadataTarget, Mutation, QueryMutation, RateAction, RateRule, RouterFilter, Rules,
 };
 pub use guard::{CircuitBreakers, HealthCheck, HealthCheckKind, OutlierDetection, Threshold};
 pub use header::{Action, HeaderChange, HeaderChanges, HeaderValueFormat};

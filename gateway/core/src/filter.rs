@@ -12,6 +12,7 @@ mod fault;
 mod limit;
 mod mutation;
 mod places;
+mod told;
 
 pub use access::{Subject, allowed};
 pub use body::{BodyFilter, Leaving, Recode, Recodes, Web, enter, is_foreign_to_web, is_grpc_web, leave};

@@ -16,8 +16,8 @@ pub(crate) mod template;
 mod tests;
 
 pub use hash::{Hashed, hash_request};
+pub(crate) use matching::{cookie_value, query as query_fits, query_value};
 pub use matching::{header_matches, header_matches_in, headers_match};
-pub(crate) use matching::{query as query_fits, query_value};
 pub use more::MoreHosts;
 pub use redirect::location;
 pub use rewrite::{rewritten_host, rewritten_path};

@@ -36,6 +36,7 @@ mod scope;
 mod share;
 mod split;
 mod tls;
+mod told;
 mod tracing;
 mod types;
 
@@ -56,6 +57,7 @@ use crate::config::{
 };
 use any::{At as _, Decoded};
 use std::sync::Arc;
+pub(crate) use told::value_of;
 use tombolo_controlplane_api::xds::envoy::{
     config::{
         cluster::v3::Cluster as ClusterMessage,

@@ -13,6 +13,7 @@ mod redirects;
 mod retries;
 mod tcp;
 mod tls;
+mod told;
 mod warming;
 
 use crate::script::Scenario;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
         retries::all(),
         tcp::all(),
         tls::all(),
+        told::all(),
     ]
     .concat()
 }

@@ -6,6 +6,7 @@ mod csrf;
 mod health;
 mod limit;
 mod mutation;
+mod told;
 
 pub use access::{AccessAction, AccessPolicy, AccessRules, Condition, Rules};
 pub use body::{Coder, Coding, Compressible, Compressor, CompressorOverride, Decompressor};
@@ -13,6 +14,7 @@ pub use csrf::Csrf;
 pub use health::HealthCheckFilter;
 pub use limit::{ConnectionBuckets, DescriptorLimit, HostRules, LocalRateLimit, RateAction, RateRule};
 pub use mutation::{HeaderMutationFilter, Mutation, QueryMutation};
+pub use told::{HeaderToMetadata, MetadataKind, MetadataRule, MetadataSource, MetadataTarget};
 
 use super::{Fraction, HeaderMatcher, StringMatcher};
 use http::HeaderValue;
@@ -46,6 +48,8 @@ pub enum HttpFilterKind {
     Csrf(Arc<Csrf>),
     /// Writes into the request's metadata.
     SetMetadata(Arc<super::SetMetadata>),
+    /// Writes values of headers into the request's metadata.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
     /// Resolves the request's host for a dynamic forward proxy cluster.
     DynamicForwardProxy,
     /// Compresses bodies.
@@ -126,6 +130,8 @@ pub enum FilterOverride {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Further changes.
     HeaderMutation(Arc<HeaderMutationFilter>),
+    /// Other values of headers that become metadata.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
     /// Another way to compress.
     Compressor(Arc<CompressorOverride>),
     /// Another bound.

@@ -82,6 +82,16 @@ impl Metadata {
         self.0.as_ref()?.get(namespace)
     }
 
+    /// Puts a value at a key of a namespace, in place of what is there.
+    pub fn put(&mut self, namespace: &Arc<str>, key: &Arc<str>, value: Value) {
+        let all = Arc::make_mut(self.0.get_or_insert_default());
+        let before = all.entry(Arc::clone(namespace)).or_insert_with(|| Value::Map(Arc::default()));
+        match before {
+            Value::Map(members) => drop(Arc::make_mut(members).insert(Arc::clone(key), value)),
+            other => *other = Value::Map(Arc::new([(Arc::clone(key), value)].into())),
+        }
+    }
+
     /// The value at a key of a namespace.
     #[must_use]
     pub fn get(&self, namespace: &str, key: &str) -> Option<&Value> {

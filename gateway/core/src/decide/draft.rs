@@ -130,6 +130,11 @@ impl<'m> Draft<'m> {
         let parts = &mut self.parts;
         match kind {
             HttpFilterKind::SetMetadata(own) => own.apply(&mut parts.metadata),
+            HttpFilterKind::HeaderToMetadata(own) => {
+                let told = if let Some(FilterOverride::HeaderToMetadata(other)) = over { other } else { own };
+                told.read_request(head, &mut parts.metadata);
+                parts.mutations.tell(told);
+            }
             HttpFilterKind::DynamicForwardProxy => match over {
                 Some(FilterOverride::ForwardHost(host)) => parts.forward_host = Some(host.to_string()),
                 Some(FilterOverride::ForwardHostHeader(name)) => {

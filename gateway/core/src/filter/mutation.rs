@@ -4,7 +4,7 @@
 //! first, in both directions.
 
 use crate::{
-    config::{Action, FilterOverride, HeaderMutationFilter, Mutation, QueryMutation},
+    config::{Action, FilterOverride, HeaderMutationFilter, HeaderToMetadata, Metadata, Mutation, QueryMutation},
     format::Facts,
     head::Head,
     header,
@@ -15,7 +15,11 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 /// What is to be changed. Nothing is allocated where there is nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Mutations(Vec<SmallVec<[Arc<HeaderMutationFilter>; 1]>>);
+pub struct Mutations {
+    filters: Vec<SmallVec<[Arc<HeaderMutationFilter>; 1]>>,
+    /// What is read from the response, besides.
+    told: Vec<Arc<HeaderToMetadata>>,
+}
 
 /// Changes of trailers that were worked out before the trailers came.
 #[derive(Debug, Clone, Default)]
@@ -39,21 +43,36 @@ impl Mutations {
         } else {
             all.extend(levels.filter_map(of));
         }
-        self.0.push(all);
+        self.filters.push(all);
+    }
+
+    /// One more filter that reads heads.
+    pub(crate) fn tell(&mut self, told: &Arc<HeaderToMetadata>) {
+        self.filters.extend(told.removal.clone().map(|removal| SmallVec::from_iter([removal])));
+        if !told.response.is_empty() {
+            self.told.push(Arc::clone(told));
+        }
     }
 
     /// Nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.filters.is_empty() && self.told.is_empty()
+    }
+
+    /// Reads a response into the request's metadata.
+    pub fn read_response(&self, headers: &mut HeaderMap, metadata: &mut Metadata) {
+        for told in self.told.iter().rev() {
+            told.read_response(headers, metadata);
+        }
     }
 
     fn of_request(&self) -> impl Iterator<Item = &Arc<HeaderMutationFilter>> {
-        self.0.iter().flatten()
+        self.filters.iter().flatten()
     }
 
     fn of_response(&self) -> impl Iterator<Item = &Arc<HeaderMutationFilter>> {
-        self.0.iter().rev().flatten()
+        self.filters.iter().rev().flatten()
     }
 
     /// Changes a request. `base`: what is known of it beside its head.

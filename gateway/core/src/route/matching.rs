@@ -89,7 +89,7 @@ pub(crate) fn query(matcher: &QueryMatcher, query: Option<&str>) -> bool {
 }
 
 /// The first value of a cookie, without quotes.
-pub(super) fn cookie_value<'h>(name: &str, headers: &'h HeaderMap) -> Option<&'h str> {
+pub(crate) fn cookie_value<'h>(name: &str, headers: &'h HeaderMap) -> Option<&'h str> {
     let crumbs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = crumbs.flat_map(|value| value.split(';')).filter_map(|crumb| crumb.trim_start().split_once('='));
     let (_, value) = pairs.find(|(key, _)| *key == name)?;

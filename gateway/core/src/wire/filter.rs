@@ -20,8 +20,8 @@ use tombolo_controlplane_api::xds::{
                 buffer::v3 as buffer, compressor::v3 as compressor, cors::v3 as cors, csrf::v3 as csrf,
                 decompressor::v3 as decompressor, dynamic_forward_proxy::v3 as forward, fault::v3 as fault,
                 grpc_stats::v3 as stats, grpc_web::v3 as grpc_web, header_mutation::v3 as mutation,
-                health_check::v3 as health_check, local_ratelimit::v3 as limit, on_demand::v3::OnDemand,
-                rbac::v3 as access, router::v3 as router, set_metadata::v3 as set_metadata,
+                header_to_metadata::v3 as told, health_check::v3 as health_check, local_ratelimit::v3 as limit,
+                on_demand::v3::OnDemand, rbac::v3 as access, router::v3 as router, set_metadata::v3 as set_metadata,
             },
             network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
         },
@@ -107,6 +107,8 @@ pub(super) fn known(name: &str, config: &Any) -> Decoded<Option<HttpFilterKind>>
         HttpFilterKind::LocalRateLimit(Arc::new(super::limit::filter(unpack(config)?, false)?))
     } else if kind == mutation::HeaderMutation::full_name() {
         HttpFilterKind::HeaderMutation(Arc::new(super::mutation::filter(unpack(config)?)?))
+    } else if kind == told::Config::full_name() {
+        HttpFilterKind::HeaderToMetadata(Arc::new(super::told::filter(unpack(config)?, false)?))
     } else if kind == csrf::CsrfPolicy::full_name() {
         HttpFilterKind::Csrf(Arc::new(csrf_policy(unpack(config)?)?))
     } else if kind == set_metadata::Config::full_name() {
@@ -339,6 +341,8 @@ fn override_of(config: &Any, optional: bool) -> Decoded<Option<FilterOverride>> 
         FilterOverride::Fault(Arc::new(fault_filter(unpack(config)?)?))
     } else if kind == cors::CorsPolicy::full_name() {
         FilterOverride::Cors(Arc::new(cors_policy(unpack(config)?)?))
+    } else if kind == told::Config::full_name() {
+        FilterOverride::HeaderToMetadata(Arc::new(super::told::filter(unpack(config)?, true)?))
     } else if kind == csrf::CsrfPolicy::full_name() {
         FilterOverride::Csrf(Arc::new(csrf_policy(unpack(config)?)?))
     } else if kind == limit::LocalRateLimit::full_name() {

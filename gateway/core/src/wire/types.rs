@@ -133,6 +133,11 @@ pub const SUPPORTED: &[Support] = &[
         "other filters see requests as they came",
     ),
     row("http filter", "envoy.extensions.filters.http.set_metadata.v3.Config", "no typed metadata"),
+    row(
+        "http filter",
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+        "on routes too; keeps no statistics",
+    ),
     row("http filter", "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig", "DNS only"),
     row(
         "http filter",

@@ -214,7 +214,7 @@ fn keep_head(exchange: &Rc<Exchange>, head: Box<Head>) {
 fn respond(
     exchange: &Rc<Exchange>,
     forward: &Forward,
-    head: Box<Head>,
+    mut head: Box<Head>,
     caller: Caller,
     got: Got,
     after: After,
@@ -262,6 +262,7 @@ fn respond(
     upstream_response(forward, context, &head, &facts, millis, after.attempts, &mut parts.headers);
     drop(beyond);
     drop(known);
+    forward.mutations.read_response(&mut parts.headers, &mut head.metadata);
     match theirs {
         None => {}
         Some(None) => drop(parts.headers.remove(SERVICE_TIME)),

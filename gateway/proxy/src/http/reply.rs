@@ -64,6 +64,10 @@ pub(crate) fn reply(exchange: &Rc<Exchange>, reply: Reply) -> Response<Outgoing>
     known.status = status.as_u16();
     if !known.mutations.is_empty() {
         changed(exchange, &known, status, &mut headers);
+        let known = &mut *known;
+        if let Some(head) = &mut known.head {
+            known.mutations.read_response(&mut headers, &mut head.metadata);
+        }
     }
     if !known.bodies.is_empty() {
         body = filters::local(&known, status, is_head, &mut headers, body);

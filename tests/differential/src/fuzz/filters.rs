@@ -9,7 +9,7 @@ pub(super) fn all() -> Vec<(String, Value)> {
         let chain = hcm(vec![to("/", "c", json!({}))], json!({"http_filters": [filter, router()]}));
         (what, listener(0, vec![crate::resource::chain(chain)], json!({"bind_to_port": false})))
     };
-    mutations().into_iter().map(with).collect()
+    mutations().into_iter().chain(told()).map(with).collect()
 }
 
 fn mutations() -> Vec<(String, Value)> {
@@ -67,4 +67,35 @@ fn mutations() -> Vec<(String, Value)> {
         all.push((format!("query {one}"), filter(json!({"query_parameter_mutations": [one]}))));
     }
     all
+}
+
+fn told() -> Vec<(String, Value)> {
+    let rewrite = json!({"pattern": {"regex": "a"}, "substitution": "b"});
+    let rules = [
+        json!({"on_header_present": {"key": "k"}}),
+        json!({"header": "x-a", "cookie": "c", "on_header_present": {"key": "k"}}),
+        json!({"header": "x-a"}),
+        json!({"header": "x-a", "on_header_present": {"key": "k"}, "remove": true}),
+        json!({"header": ":path", "on_header_present": {"key": "k"}}),
+        json!({"header": "a b", "on_header_present": {"key": "k"}}),
+        json!({"header": "x-a", "on_header_present": {"value": "v"}}),
+        json!({"header": "x-a", "on_header_present": {"key": "k", "value": "v", "regex_value_rewrite": rewrite}}),
+        json!({"header": "x-a", "on_header_present": {"key": "k", "regex_value_rewrite": {"pattern": {"regex": "("}}}}),
+        json!({"header": "x-a", "on_header_missing": {"key": "k"}}),
+        json!({"header": "x-a", "on_header_missing": {"key": "k", "value": "v", "type": "NUMBER"}}),
+        json!({"header": "x-a", "on_header_missing": {"key": "k", "regex_value_rewrite": rewrite}}),
+        json!({"cookie": "c", "on_header_present": {"key": "k", "encode": "BASE64", "type": "PROTOBUF_VALUE"}}),
+        json!({"cookie": "c", "on_header_present": {"key": "k"}, "remove": true}),
+    ];
+    let filter = |field: &str, rule: &Value| {
+        extension(
+            "envoy.filters.http.header_to_metadata",
+            "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+            json!({field: [rule]}),
+        )
+    };
+    let each = |field: &'static str| {
+        rules.iter().map(move |rule| (format!("{field} {rule}"), filter(field, rule))).collect::<Vec<_>>()
+    };
+    [each("request_rules"), each("response_rules")].concat()
 }
