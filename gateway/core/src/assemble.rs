@@ -8,6 +8,7 @@
 mod admits;
 mod extend;
 mod hosts;
+mod leaving;
 mod needs;
 mod stage;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::{
 use ahash::AHashMap;
 use extend::Extensions;
 use hosts::Hosts;
+use leaving::Leaving;
 use needs::{Need, Needs};
 use smallvec::SmallVec;
 use stage::{Gaps, Stage};
@@ -63,6 +65,7 @@ pub struct Assembly {
     /// Runtime layers in the order in which they count, the administrator's last.
     layers: Vec<(Arc<str>, Option<Arc<Value>>)>,
     overrides: Option<Arc<Value>>,
+    leaving: Leaving,
     wanted: Wanted,
     wanted_all: BTreeSet<Kind>,
     complete: BTreeSet<Kind>,
@@ -164,6 +167,7 @@ impl Assembly {
         self.step_routes(now);
         self.step_scopes(now);
         self.step_listeners(now);
+        self.drop_kept();
         self.drop_unwanted();
         if !std::mem::take(&mut self.changed) {
             return None;
@@ -332,6 +336,7 @@ impl Assembly {
         let sent = self.extended.remove(name);
         if let Some(gone) = self.config.listeners.remove(name) {
             self.release(&Needs::of_listener(sent.as_ref().unwrap_or(&gone)));
+            self.leaving.note(&gone);
             self.changed = true;
         }
     }
@@ -492,6 +497,7 @@ impl Assembly {
                 None => resolved,
             };
             if let Some(before) = self.config.listeners.insert(name, resolved) {
+                self.leaving.note(&before);
                 self.release(&Needs::of_listener(sent.as_ref().unwrap_or(&before)));
             }
             self.changed = true;
@@ -567,7 +573,7 @@ impl Assembly {
                 Kind::Routes => {
                     self.routes.remove(&name);
                     self.hosts.tables.remove(&name);
-                    self.changed |= self.config.routes.remove(&name).is_some();
+                    self.drop_table(name);
                 }
                 Kind::Secret => self.changed |= self.config.secrets.remove(&name).is_some(),
                 Kind::Extension => drop(self.extensions.remove(&name)),

@@ -185,6 +185,6 @@ impl<'a> Needs<'a> {
     }
 }
 
-fn chains(listener: &Listener) -> impl Iterator<Item = &Arc<FilterChain>> {
+pub(super) fn chains(listener: &Listener) -> impl Iterator<Item = &Arc<FilterChain>> {
     listener.chains.iter().chain(&listener.default_chain)
 }

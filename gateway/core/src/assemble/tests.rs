@@ -75,6 +75,40 @@ fn chains_that_say_the_same_stay_what_they_are() {
     assert!(Arc::ptr_eq(&before, &chain(&config)));
 }
 
+/// A connection that drains asks for routes as before; then they go, unless a listener wants them again.
+#[test]
+fn tables_stay_for_connections_of_listeners_that_are_gone() {
+    let connected = |all: &Assembly| match &all.config.listeners.get("l").unwrap().chains[0].terminal {
+        Terminal::Http(hcm) => Arc::clone(hcm),
+        Terminal::Tcp(_) => panic!("another terminal"),
+    };
+    for again in [false, true] {
+        let mut all = running();
+        let connection = connected(&all);
+        all.remove(Kind::Listener, "l");
+        let config = all.step(NOW).unwrap();
+        assert!(config.route_table(&connection).is_some());
+        assert!(!all.wanted(Kind::Routes).contains("r"));
+        if again {
+            all.put(listener("l", "r"));
+        }
+        drop(connection);
+        all.put(cluster("c", "another"));
+        all.step(NOW);
+        assert_eq!(all.config.routes.contains("r"), again);
+    }
+    // Who moves to another table leaves the old one behind.
+    let mut all = running();
+    let connection = connected(&all);
+    all.put(listener("l", "other"));
+    all.put(routes("other", "c"));
+    assert!(all.step(NOW).unwrap().route_table(&connection).is_some());
+    drop(connection);
+    all.put(cluster("c", "another"));
+    all.step(NOW);
+    assert!(!all.config.routes.contains("r"));
+}
+
 #[test]
 fn a_listener_waits_for_all_that_it_needs() {
     let mut all = Assembly::new(Some(INIT_TIMEOUT));
@@ -187,6 +221,7 @@ fn removal_is_at_once_for_what_is_listed_and_never_for_what_is_referred_to() {
     all.remove(Kind::Cluster, "c");
     let config = all.step(NOW).unwrap();
     assert!(!config.clusters.contains("c") && !config.loads.contains("c") && config.listeners.contains("l"));
+    drop(config);
     all.remove(Kind::Listener, "l");
     let config = all.step(NOW).unwrap();
     assert!(config.listeners.is_empty() && config.routes.is_empty());
@@ -260,7 +295,6 @@ proptest! {
         }
         let mut all = Assembly::new(None);
         all.complete(Kind::Cluster);
-        let mut last = Arc::new(Config::default());
         for (kind, name, to, number, remove) in changes {
             let kind = [Kind::Cluster, Kind::Listener, Kind::Load, Kind::Routes][usize::from(kind)];
             if remove && kind.wildcard() {
@@ -272,8 +306,10 @@ proptest! {
                     all.put(resource);
                 }
             }
-            last = server.settle(&mut all).unwrap_or(last);
+            server.settle(&mut all);
         }
+        // Nobody holds what was before: what stayed for its connections goes.
+        all.step(NOW);
         prop_assert_eq!(all.waiting(), vec![]);
         let mut fresh = Assembly::new(None);
         fresh.complete(Kind::Cluster);
@@ -283,6 +319,6 @@ proptest! {
             }
         }
         let scratch = server.settle(&mut fresh).unwrap_or_default();
-        prop_assert_eq!(contents(&last), contents(&scratch));
+        prop_assert_eq!(contents(&all.config), contents(&scratch));
     }
 }

@@ -196,7 +196,11 @@ fn routes() -> Scenario {
         puts("a second listener with the same routes", vec![Step::Put(rds(4, "first")), Step::Listens(4), SOON]),
         get("listens with them", "/", &[]).on(4),
         puts("one of the two goes", vec![Step::Remove(LISTENER, "$s-4"), SOON]),
-        puts("the other goes", vec![Step::Remove(LISTENER, "$s-1"), SOON]),
+        raw(
+            "the other goes under a connection",
+            [one("/").to_vec(), vec![Step::Remove(LISTENER, "$s-1"), SOON], one("/").to_vec()].concat(),
+        )
+        .on(1),
         puts("routes go", vec![Step::Remove(ROUTES, "$s-late"), SOON]),
         get("still served", "/", &[]).on(2),
     ];
