@@ -93,7 +93,7 @@ fn passing() -> Vec<crate::script::Case> {
         get("fields of the proxy, over TCP", "/one", &[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http")])
             .on(1),
         http3("fields of the proxy", vec![fields(vec![("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http")])]),
-        // Envoy's log tells its peer, for it is written after the stream is gone; while the stream is there, it knows better.
+        // Envoy's log tells its peer; the operators of its headers, for the same request, the client.
         http3("the client in a header", vec![Call { headers: vec![("x-forwarded-for", "1.2.3.4")], ..call("/told") }])
             .ignoring(&["log"]),
         http3("103 first", vec![call("/one")]).then(0, Act { interim: vec![(103, vec![("link", "</a>")])], ..act() }),
