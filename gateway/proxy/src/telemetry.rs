@@ -4,8 +4,8 @@
 
 pub(crate) mod ends;
 pub(crate) mod labels;
-pub(crate) mod numbers;
 pub(crate) mod metadata;
+pub(crate) mod numbers;
 pub(crate) mod proc;
 pub(crate) mod series;
 pub(crate) mod sink;
